@@ -1,0 +1,3 @@
+//! The `ulvs` command.
+
+fn main() {}

@@ -1,0 +1,17 @@
+//! Virtual services and their real servers: what is configured, and what it counts.
+//!
+//! Owns the configuration and every number an administrator sees of it. Refuses to know packets
+//! and connections; those come to a service only to ask for a server.
+
+mod pool;
+mod real;
+mod spec;
+mod table;
+
+pub use pool::{Pool, RealView, Retired, ServiceView, VirtualService};
+pub use real::{Activity, RealServer};
+pub use spec::{
+    ConfigError, ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey, ServiceSpec,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+};
+pub use table::{ServiceTable, Snapshot};

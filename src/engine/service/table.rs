@@ -1,0 +1,382 @@
+//! The virtual-service table: edits on one side, immutable snapshots for the workers on the other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::pool::{Retired, ServiceView, VirtualService};
+use super::real::RealServer;
+use super::spec::{
+    ConfigError, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Timeouts,
+    TunnelKind,
+};
+use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
+use crate::engine::time::Moment;
+use crate::packet::{Addr, Family};
+
+/// The services as they are at one moment. Never changes once published.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    services: HashMap<ServiceKey, Arc<VirtualService>>,
+    /// The three timeouts.
+    pub timeouts: Timeouts,
+}
+
+impl Snapshot {
+    /// The service with this identity.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<VirtualService>> {
+        self.services.get(key)
+    }
+
+    /// The service that takes packets to this destination: the exact one, else that of port 0.
+    ///
+    /// **Source** — IPVS `ip_vs_service_find`, without marks and FTP.
+    pub fn lookup(
+        &self,
+        protocol: Protocol,
+        addr: Addr,
+        port: u16,
+    ) -> Option<&Arc<VirtualService>> {
+        self.service(&ServiceKey::Address { protocol, addr, port })
+            .or_else(|| self.service(&ServiceKey::Address { protocol, addr, port: 0 }))
+    }
+
+    /// All services, in no particular order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.services.values()
+    }
+
+    /// Whether there is any service. Without one the director leaves every packet alone.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+}
+
+/// All virtual services, shared by the control plane and the workers.
+///
+/// Edits are serialised by one lock and take effect by publishing a new [`Snapshot`]; a refused
+/// edit changes nothing. Workers compare [`epoch`](Self::epoch) between batches and fetch the new
+/// snapshot when it moved.
+#[derive(Debug)]
+pub struct ServiceTable {
+    epoch: AtomicU64,
+    published: Mutex<Arc<Snapshot>>,
+    editor: Mutex<Editor>,
+    workers: usize,
+}
+
+#[derive(Debug, Default)]
+struct Editor {
+    trash: Vec<Trashed>,
+    /// Totals of services that are gone, so that the grand total never goes back.
+    residue: Totals,
+    estimator: Estimator,
+    next_sample: Moment,
+    next_sweep: Moment,
+}
+
+/// A removed server whose connections may still live.
+#[derive(Debug)]
+struct Trashed {
+    retired: Retired,
+    /// The service it belonged to, compared by identity and by instance.
+    key: ServiceKey,
+    service: Arc<VirtualService>,
+    idle_since: Option<Moment>,
+}
+
+/// A removed server without connections is forgotten after this long.
+///
+/// **Source** — IPVS `IP_VS_DEST_TRASH_PERIOD`, 120 s, looked at every 60 s.
+const TRASH_PERIOD_MS: u64 = 120_000;
+const TRASH_SWEEP_MS: u64 = 60_000;
+
+/// Most services, and most servers of one service: bounds what a control client can make us hold.
+const MAX_SERVICES: usize = 65_536;
+const MAX_REALS: usize = 65_536;
+
+impl ServiceTable {
+    /// An empty table whose servers are counted by `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            epoch: AtomicU64::new(0),
+            published: Mutex::default(),
+            editor: Mutex::default(),
+            workers,
+        }
+    }
+
+    /// Grows with every edit that workers have to see.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The services as they are now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&lock(&self.published))
+    }
+
+    /// Adds a service (`-A`).
+    pub fn add_service(&self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        let current = self.snapshot();
+        check_service(&spec)?;
+        if current.services.contains_key(&spec.key) {
+            return Err(ConfigError::ServiceExists);
+        }
+        if current.services.len() >= MAX_SERVICES {
+            return Err(ConfigError::OutOfMemory);
+        }
+        let service = Arc::new(VirtualService::new(spec, now)?);
+        self.publish(|snapshot| {
+            snapshot.services.insert(service.key(), service);
+        });
+        Ok(())
+    }
+
+    /// Replaces a service's settings (`-E`).
+    pub fn edit_service(&self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        let service = self.require(&spec.key)?;
+        check_service(&spec)?;
+        service.pool().edit(spec, now)
+    }
+
+    /// Removes a service and its servers (`-D`). Connections stay.
+    pub fn delete_service(&self, key: &ServiceKey) -> Result<(), ConfigError> {
+        let mut editor = self.editor();
+        let service = self.require(key)?;
+        self.publish(|snapshot| {
+            snapshot.services.remove(key);
+        });
+        editor.retire_service(service);
+        Ok(())
+    }
+
+    /// Removes all services (`-C`).
+    pub fn flush(&self) {
+        let mut editor = self.editor();
+        let before = self.snapshot();
+        self.publish(|snapshot| snapshot.services.clear());
+        for service in before.services.values() {
+            editor.retire_service(Arc::clone(service));
+        }
+    }
+
+    /// Adds a real server to a service (`-a`).
+    ///
+    /// A server that was removed from the same service and is still remembered comes back with its
+    /// connections and counters.
+    pub fn add_real(&self, key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
+        let mut editor = self.editor();
+        let service = self.require(key)?;
+        check_real(key, spec)?;
+        let mut pool = service.pool();
+        if pool.find(spec.addr, spec.port).is_some() {
+            return Err(ConfigError::RealExists);
+        }
+        if pool.reals().len() >= MAX_REALS {
+            return Err(ConfigError::OutOfMemory);
+        }
+        let Some(index) = editor.trashed(key, spec) else {
+            return pool.add(Arc::new(RealServer::new(spec, self.workers)));
+        };
+        let Trashed { retired, service: former, .. } = editor.trash.swap_remove(index);
+        retired.real.configure(spec);
+        if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.add(retired.real) }
+    }
+
+    /// Changes a real server's settings (`-e`).
+    pub fn edit_real(&self, key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        let service = self.require(key)?;
+        check_real(key, spec)?;
+        service.pool().configure(spec)
+    }
+
+    /// Removes a real server from a service (`-d`). Its connections stay.
+    pub fn delete_real(&self, key: &ServiceKey, addr: Addr, port: u16) -> Result<(), ConfigError> {
+        let mut editor = self.editor();
+        let service = self.require(key)?;
+        let retired = service.pool().remove(addr, port)?;
+        editor.trash.push(Trashed { retired, key: *key, service, idle_since: None });
+        Ok(())
+    }
+
+    /// Sets counters to zero, of one service or of everything (`-Z`).
+    pub fn zero(&self, key: Option<&ServiceKey>) -> Result<(), ConfigError> {
+        let mut editor = self.editor();
+        let Some(key) = key else {
+            for service in self.snapshot().services.values() {
+                service.pool().zero();
+            }
+            editor.residue = Totals::default();
+            editor.estimator = Estimator::default();
+            return Ok(());
+        };
+        let service = self.require(key)?;
+        // The grand total keeps what this service had counted.
+        editor.residue += service.pool().totals();
+        service.pool().zero();
+        Ok(())
+    }
+
+    /// Changes the timeouts that are not 0 (`--set`).
+    pub fn set_timeouts(&self, new: Timeouts) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        let limit = i32::MAX as u32 / 1000;
+        if [new.tcp_s, new.tcp_fin_s, new.udp_s].iter().any(|seconds| *seconds > limit) {
+            return Err(ConfigError::Invalid);
+        }
+        let keep = |new: u32, old: u32| if new == 0 { old } else { new };
+        self.publish(|snapshot| {
+            let old = snapshot.timeouts;
+            snapshot.timeouts = Timeouts {
+                tcp_s: keep(new.tcp_s, old.tcp_s),
+                tcp_fin_s: keep(new.tcp_fin_s, old.tcp_fin_s),
+                udp_s: keep(new.udp_s, old.udp_s),
+            };
+        });
+        Ok(())
+    }
+
+    /// What a listing shows of one service.
+    pub fn view(&self, key: &ServiceKey) -> Result<ServiceView, ConfigError> {
+        Ok(self.require(key)?.pool().view())
+    }
+
+    /// What a listing shows of all services.
+    pub fn views(&self) -> Vec<ServiceView> {
+        self.snapshot().services.values().map(|service| service.pool().view()).collect()
+    }
+
+    /// Counters and rates of the director as a whole.
+    pub fn grand_total(&self) -> (Totals, Rates) {
+        let editor = self.editor();
+        (self.sum(&editor), editor.estimator.rates())
+    }
+
+    /// Does what is due by time: samples for the rates, and forgetting removed servers.
+    ///
+    /// Returns when it wants to be called next.
+    pub fn handle_timeout(&self, now: Moment) -> Moment {
+        let mut editor = self.editor();
+        if now >= editor.next_sample {
+            editor.next_sample = Moment::from_ms(now.as_ms() + ESTIMATION_PERIOD_MS);
+            for service in self.snapshot().services.values() {
+                service.pool().sample();
+            }
+            let total = self.sum(&editor);
+            editor.estimator.sample(total);
+        }
+        if now >= editor.next_sweep {
+            editor.next_sweep = Moment::from_ms(now.as_ms() + TRASH_SWEEP_MS);
+            editor.sweep(now);
+        }
+        editor.next_sample.min(editor.next_sweep)
+    }
+
+    fn sum(&self, editor: &Editor) -> Totals {
+        let mut totals = editor.residue;
+        for service in self.snapshot().services.values() {
+            totals += service.pool().totals();
+        }
+        totals
+    }
+
+    fn require(&self, key: &ServiceKey) -> Result<Arc<VirtualService>, ConfigError> {
+        self.snapshot().service(key).cloned().ok_or(ConfigError::NoSuchService)
+    }
+
+    fn editor(&self) -> MutexGuard<'_, Editor> {
+        lock(&self.editor)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
+        let mut published = lock(&self.published);
+        let mut next = Snapshot::clone(&published);
+        change(&mut next);
+        *published = Arc::new(next);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Editor {
+    fn retire_service(&mut self, service: Arc<VirtualService>) {
+        let mut pool = service.pool();
+        let retired = pool.clear();
+        self.residue += pool.totals();
+        drop(pool);
+        let key = service.key();
+        self.trash.extend(retired.into_iter().map(|retired| Trashed {
+            retired,
+            key,
+            service: Arc::clone(&service),
+            idle_since: None,
+        }));
+    }
+
+    fn trashed(&self, key: &ServiceKey, spec: &RealSpec) -> Option<usize> {
+        self.trash.iter().position(|trashed| {
+            let real = &trashed.retired.real;
+            trashed.key == *key && real.addr() == spec.addr && real.port() == spec.port
+        })
+    }
+
+    fn sweep(&mut self, now: Moment) {
+        self.trash.retain_mut(|trashed| {
+            if Arc::strong_count(&trashed.retired.real) > 1 {
+                trashed.idle_since = None;
+                return true;
+            }
+            let idle_since = *trashed.idle_since.get_or_insert(now);
+            now.ms_since(idle_since) < TRASH_PERIOD_MS
+        });
+    }
+}
+
+fn check_service(spec: &ServiceSpec) -> Result<(), ConfigError> {
+    let mask_is_valid = match spec.key.family() {
+        Family::V4 => true,
+        Family::V6 => (1..=128).contains(&spec.netmask),
+    };
+    if !mask_is_valid {
+        return Err(ConfigError::Invalid);
+    }
+    match spec.persistence_engine.as_deref() {
+        None | Some("sip") => Ok(()),
+        Some(_) => Err(ConfigError::NoSuchScheduler),
+    }
+}
+
+fn check_real(key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
+    let lower_above_upper = spec.lower_threshold > spec.upper_threshold;
+    if spec.weight < 0 || lower_above_upper {
+        return Err(ConfigError::OutOfRange);
+    }
+    if spec.upper_threshold > i32::MAX as u32 {
+        return Err(ConfigError::Invalid);
+    }
+    let tunnelled = spec.method == ForwardingMethod::Tunnel;
+    if spec.addr.family() != key.family() && !tunnelled {
+        return Err(ConfigError::Invalid);
+    }
+    if tunnelled && spec.tunnel.kind == TunnelKind::Gue && spec.tunnel.port == 0 {
+        return Err(ConfigError::Invalid);
+    }
+    if is_unicast(spec.addr) { Ok(()) } else { Err(ConfigError::Invalid) }
+}
+
+fn is_unicast(addr: Addr) -> bool {
+    match std::net::IpAddr::from(addr) {
+        std::net::IpAddr::V4(addr) => {
+            !addr.is_multicast() && !addr.is_broadcast() && !addr.is_unspecified()
+        }
+        std::net::IpAddr::V6(addr) => !addr.is_multicast() && !addr.is_unspecified(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

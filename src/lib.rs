@@ -1,0 +1,13 @@
+//! A complete Linux Virtual Server in userspace.
+//!
+//! ```text
+//! frames ──driver──▶ link ──▶ engine (services, connections, schedulers, rewrite) ──▶ link ──driver──▶ frames
+//! ```
+//!
+//! - [`packet`]: bytes of packets, without policy.
+//! - [`engine`]: the director, without I/O.
+//! - [`driver`]: where frames come from and go to.
+
+pub mod driver;
+pub mod engine;
+pub mod packet;

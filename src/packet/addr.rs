@@ -1,0 +1,139 @@
+//! Network addresses of either family in sixteen bytes.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Address family of a packet, a service or a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// An IPv4 or IPv6 address that is cheap to copy, compare and hash.
+///
+/// **Shape** — 128 bits in host order; an IPv4 address `a.b.c.d` is held as `::ffff:a.b.c.d`, so
+/// that both families share one key layout. A real IPv4-mapped IPv6 address on the wire would be
+/// taken for its IPv4 twin; such packets are martians and are rejected when parsed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Addr(u128);
+
+const MAPPED: u128 = 0xffff << 32;
+
+impl Addr {
+    /// The all-zero IPv6 address, used where a key has no address.
+    pub const UNSPECIFIED: Self = Self(0);
+
+    /// An IPv4 address from its 32 bits in host order.
+    pub const fn v4(bits: u32) -> Self {
+        Self(MAPPED | bits as u128)
+    }
+
+    /// An IPv6 address from its 128 bits in host order.
+    pub const fn v6(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// All 128 bits, IPv4 as mapped.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// The family this address belongs to.
+    pub const fn family(self) -> Family {
+        if self.0 >> 32 == 0xffff { Family::V4 } else { Family::V6 }
+    }
+
+    /// The low 32 bits: the whole of an IPv4 address in host order.
+    pub const fn v4_bits(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl From<Ipv4Addr> for Addr {
+    fn from(addr: Ipv4Addr) -> Self {
+        Self::v4(addr.to_bits())
+    }
+}
+
+impl From<Ipv6Addr> for Addr {
+    fn from(addr: Ipv6Addr) -> Self {
+        Self::v6(addr.to_bits())
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(addr) => addr.into(),
+            IpAddr::V6(addr) => addr.into(),
+        }
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        match addr.family() {
+            Family::V4 => Ipv4Addr::from_bits(addr.v4_bits()).into(),
+            Family::V6 => Ipv6Addr::from_bits(addr.0).into(),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+/// An address and a transport port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Endpoint {
+    /// The address.
+    pub addr: Addr,
+    /// The port in host order; the identifier for ICMP echo, 0 where there is none.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Joins an address and a port.
+    pub const fn new(addr: Addr, port: u16) -> Self {
+        Self { addr, port }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr.family() {
+            Family::V4 => write!(f, "{}:{}", self.addr, self.port),
+            Family::V6 => write!(f, "[{}]:{}", self.addr, self.port),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_survive_the_round_trip() {
+        for text in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "::1"] {
+            let addr: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(Addr::from(addr)), addr);
+        }
+    }
+}
