@@ -7,7 +7,9 @@
 //! - [`packet`]: bytes of packets, without policy.
 //! - [`engine`]: the director, without I/O.
 //! - [`driver`]: where frames come from and go to.
+//! - [`lab`]: networks of namespaces, for learning and for tests.
 
 pub mod driver;
 pub mod engine;
+pub mod lab;
 pub mod packet;
