@@ -8,7 +8,9 @@
 //! - [`engine`]: the director, without I/O.
 //! - [`driver`]: where frames come from and go to.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
+//! - [`bench`]: measures the director beside other forwarders.
 
+pub mod bench;
 pub mod driver;
 pub mod engine;
 pub mod lab;
