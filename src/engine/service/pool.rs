@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::real::RealServer;
 use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec};
-use crate::engine::scheduler::{self, Change, Flow, Random, Scheduler};
+use crate::engine::scheduler::{
+    self, Change, Explanation, Flow, Random, Scheduler, Settings, Tunables,
+};
 use crate::engine::stats::{Estimator, Rates, Totals};
 use crate::engine::time::Moment;
 use crate::packet::Addr;
@@ -44,6 +46,7 @@ pub struct Pool {
     reals: Vec<Arc<RealServer>>,
     accounts: Vec<Account>,
     scheduler: Box<dyn Scheduler>,
+    tunables: Tunables,
     /// What the service's totals have beyond the sum of its servers': those of removed servers.
     residue: Totals,
     estimator: Estimator,
@@ -97,12 +100,15 @@ pub struct RealView {
 
 impl Pool {
     fn new(spec: ServiceSpec, now: Moment) -> Result<Self, ConfigError> {
-        let scheduler = scheduler::make(&spec.scheduler, spec.scheduler_flags, &[], now)?;
+        let tunables = Tunables::default();
+        let settings = Settings { flags: spec.scheduler_flags, tunables };
+        let scheduler = scheduler::make(&spec.scheduler, &settings, &[], now)?;
         Ok(Self {
             spec,
             reals: Vec::new(),
             accounts: Vec::new(),
             scheduler,
+            tunables,
             residue: Totals::default(),
             estimator: Estimator::default(),
         })
@@ -134,16 +140,33 @@ impl Pool {
         self.reals.get(index).cloned()
     }
 
-    /// Replaces the configuration. The scheduler starts anew if its name or flags changed.
+    /// What the scheduler would look at for this flow, one figure per server.
+    pub fn explain(&self, flow: &Flow, now: Moment) -> Explanation {
+        self.scheduler.explain(&self.reals, flow, now)
+    }
+
+    /// Replaces the configuration. The scheduler starts anew if it is another one; new flags alone
+    /// leave it where it is.
     pub fn edit(&mut self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
-        let same = spec.scheduler == self.spec.scheduler
-            && spec.scheduler_flags == self.spec.scheduler_flags;
-        if !same {
-            self.scheduler =
-                scheduler::make(&spec.scheduler, spec.scheduler_flags, &self.reals, now)?;
+        let settings = Settings { flags: spec.scheduler_flags, tunables: self.tunables };
+        if spec.scheduler == self.spec.scheduler {
+            self.scheduler.configure(&settings);
+        } else {
+            self.scheduler = scheduler::make(&spec.scheduler, &settings, &self.reals, now)?;
         }
         self.spec = spec;
         Ok(())
+    }
+
+    /// Takes over what is set for the schedulers of all services.
+    pub fn tune(&mut self, tunables: Tunables) {
+        self.tunables = tunables;
+        self.scheduler.configure(&Settings { flags: self.spec.scheduler_flags, tunables });
+    }
+
+    /// Lets the scheduler do what is due by time; returns when it wants to be called next.
+    pub fn handle_timeout(&mut self, now: Moment) -> Option<Moment> {
+        self.scheduler.handle_timeout(now)
     }
 
     /// Puts a new server at the head of the list.
@@ -201,7 +224,11 @@ impl Pool {
     /// Takes all servers out.
     pub fn clear(&mut self) -> Vec<Retired> {
         let endpoints: Vec<_> = self.reals.iter().map(|real| real.endpoint()).collect();
-        endpoints.iter().filter_map(|at| self.remove(at.addr, at.port).ok()).collect()
+        let retired = endpoints.iter().filter_map(|at| self.remove(at.addr, at.port).ok());
+        let retired = retired.collect();
+        // A scheduler that still held servers would keep them, and they it, for ever.
+        self.scheduler.forget();
+        retired
     }
 
     /// Sets the counters and rates of the service and its servers to zero (`-Z`).

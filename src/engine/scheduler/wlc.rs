@@ -1,0 +1,34 @@
+//! `wlc`: the fewest connections for the weight. ipvsadm's default.
+
+use super::load::{Ratio, eligible, least_weighted};
+use super::{Explanation, Flow, Made, Overhead, Random, Reals, Scheduler, Settings};
+use crate::engine::time::Moment;
+
+/// Weighted least connection: the least overhead in proportion to the weight; of equals the first
+/// in the list.
+///
+/// **Source** — IPVS `ip_vs_wlc`.
+#[derive(Debug)]
+struct WeightedLeastConnection {
+    overhead: Overhead,
+}
+
+pub(super) fn make(settings: &Settings, _: &Reals, _: Moment) -> Made {
+    Ok(Box::new(WeightedLeastConnection { overhead: settings.tunables.overhead }))
+}
+
+impl Scheduler for WeightedLeastConnection {
+    fn pick(&mut self, reals: &Reals, _: &Flow, _: Moment, _: &mut dyn Random) -> Option<usize> {
+        least_weighted(eligible(reals), |real| self.overhead.of(real))
+    }
+
+    fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
+        Explanation::new("", reals, |_, real| {
+            format!("load {}", Ratio::new(self.overhead.of(real), real.weight()))
+        })
+    }
+
+    fn configure(&mut self, settings: &Settings) {
+        self.overhead = settings.tunables.overhead;
+    }
+}
