@@ -9,9 +9,11 @@
 //! - [`driver`]: where frames come from and go to.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
+//! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
 
 pub mod bench;
 pub mod driver;
 pub mod engine;
 pub mod lab;
 pub mod packet;
+pub mod simulate;
