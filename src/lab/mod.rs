@@ -3,8 +3,14 @@
 //! - [`net`]: namespaces, links, addresses, routes. Everything goes through netlink, nothing
 //!   through the `ip` command, and nothing has a name outside the process that made it, so all of
 //!   it disappears with that process.
-//! - [`web`]: a small fast web server that the hosts of a lab run.
+//! - [`topology`]: what a lab consists of, as data; [`Network`] builds it.
+//! - [`web`] and [`services`]: what runs on the hosts.
 
 pub mod net;
+mod network;
+pub mod services;
 mod sys;
+pub mod topology;
 pub mod web;
+
+pub use network::Network;

@@ -1,0 +1,3 @@
+//! What a host's programs do that is not web service.
+
+pub mod nfs;

@@ -1,0 +1,72 @@
+//! Balancing by NAT: the real servers have the director as their gateway.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Host, Program, Topology, link, port};
+
+/// The client outside.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 12);
+/// The director's address outside, which is also the virtual service's.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 1);
+/// The director's address inside, which is the real servers' gateway.
+pub const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 1);
+/// The first real server, "this is accp web".
+pub const ACCP: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 110);
+/// The second real server, "this is benet web".
+pub const BENET: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 120);
+/// The storage with both servers' pages.
+pub const STORAGE: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 130);
+
+const WEB_PORT: u16 = 80;
+const NFS_PORT: u16 = 2049;
+
+/// The topology.
+pub fn topology() -> Topology {
+    let mut hosts = machines();
+    hosts.push(storage());
+    Topology {
+        name: "nat",
+        title: "one virtual service, two real servers behind the director (NAT, round robin)",
+        hosts,
+        links: vec![
+            link(
+                port("client", "eth0", &["12.0.0.12/24"]),
+                port("director", "out", &["12.0.0.1/24"]),
+            ),
+            link(port("director", "in", &["192.168.200.1/24"]), port("switch", "port1", &[])),
+            link(port("switch", "port2", &[]), port("real1", "eth0", &["192.168.200.110/24"])),
+            link(port("switch", "port3", &[]), port("real2", "eth0", &["192.168.200.120/24"])),
+            link(port("switch", "port4", &[]), port("storage", "eth0", &["192.168.200.130/24"])),
+        ],
+    }
+}
+
+fn machines() -> Vec<Host> {
+    let interfaces = vec!["out".to_owned(), "in".to_owned()];
+    vec![
+        Host::new("client", "client"),
+        // The director forwards by itself; the kernel below it is no router.
+        Host::new("director", "ulvs run")
+            .sysctl("net.ipv4.ip_forward", "0")
+            .runs(Program::Director { interfaces }),
+        Host::switch("switch"),
+        real_server("real1", ACCP, "accp"),
+        real_server("real2", BENET, "benet"),
+    ]
+}
+
+fn real_server(name: &'static str, address: Ipv4Addr, site: &str) -> Host {
+    Host::new(name, "web server").gateway(INSIDE).runs(Program::Web {
+        listen: SocketAddr::new(address.into(), WEB_PORT),
+        storage: SocketAddr::new(STORAGE.into(), NFS_PORT),
+        file: format!("/opt/{site}/index.html"),
+    })
+}
+
+fn storage() -> Host {
+    let page = |site| (format!("/opt/{site}/index.html"), format!("this is {site} web\n"));
+    Host::new("storage", "NFS server").gateway(INSIDE).runs(Program::Storage {
+        listen: SocketAddr::new(STORAGE.into(), NFS_PORT),
+        files: vec![page("accp"), page("benet")],
+    })
+}
