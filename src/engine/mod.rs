@@ -3,6 +3,7 @@
 //! Names no socket, file, thread, clock or log sink, so that the same code runs under the drivers,
 //! in the simulator, in benches and under fuzzers.
 
+pub mod conn;
 pub mod scheduler;
 pub mod service;
 pub mod stats;

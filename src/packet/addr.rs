@@ -125,6 +125,77 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// An address range that shares its first bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    addr: Addr,
+    len: u8,
+}
+
+impl Prefix {
+    /// The range of `addr` with a prefix of `len` bits; `None` if the family has fewer.
+    pub fn new(addr: Addr, len: u8) -> Option<Self> {
+        let limit = match addr.family() {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        };
+        (len <= limit).then_some(Self { addr, len })
+    }
+
+    /// The address it was made with, host bits included.
+    pub fn addr(&self) -> Addr {
+        self.addr
+    }
+
+    /// How many bits are fixed.
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether it takes every address of its family.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `addr` lies in it.
+    pub fn contains(&self, addr: Addr) -> bool {
+        let fixed = match self.addr.family() {
+            Family::V4 => u32::from(self.len) + 96,
+            Family::V6 => u32::from(self.len),
+        };
+        let differing = (self.addr.bits() ^ addr.bits()).checked_shr(128 - fixed).unwrap_or(0);
+        self.addr.family() == addr.family() && differing == 0
+    }
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = String;
+
+    /// Reads `ADDRESS` or `ADDRESS/BITS`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (addr, len) = text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
+        let parsed: IpAddr = addr.parse().map_err(|_| format!("`{addr}' is not an IP address"))?;
+        let whole = if parsed.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            None => whole,
+            Some(len) => len.parse().map_err(|_| format!("`{len}' is not a prefix length"))?,
+        };
+        Self::new(parsed.into(), len).ok_or_else(|| format!("`/{len}' is longer than /{whole}"))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +205,19 @@ mod tests {
         for text in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "::1"] {
             let addr: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(addr)), addr);
+        }
+    }
+
+    #[test]
+    fn a_prefix_takes_its_own_family_only() {
+        let prefix: Prefix = "192.168.200.1/24".parse().unwrap();
+        let contains = |text: &str| prefix.contains(text.parse::<IpAddr>().unwrap().into());
+        assert!(contains("192.168.200.0") && contains("192.168.200.255"));
+        assert!(!contains("192.168.201.0") && !contains("::1"));
+        let everything: Prefix = "::/0".parse().unwrap();
+        assert!(everything.contains(Addr::v6(7)) && !everything.contains(Addr::v4(7)));
+        for wrong in ["192.0.2.1/33", "::/129", "x/8", "192.0.2.1/", "192.0.2.1/-1"] {
+            assert!(wrong.parse::<Prefix>().is_err(), "{wrong}");
         }
     }
 }

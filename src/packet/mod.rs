@@ -1,10 +1,14 @@
 //! Bytes of packets: views, checksums and building, without policy.
 //!
 //! Knows header layouts and nothing of services, connections, sockets or time. Everything here
-//! takes untrusted bytes and answers with `None` where they do not fit.
+//! takes untrusted bytes and answers with an error where they do not fit.
 
 mod addr;
 pub mod buf;
+pub mod checksum;
+pub mod headers;
+pub mod reply;
 
-pub use addr::{Addr, Endpoint, Family};
+pub use addr::{Addr, Endpoint, Family, Prefix};
 pub use buf::{Checksum, Offload, PacketBuf, SegmentKind, Segmentation};
+pub use headers::{Fragment, Headers, Malformed};

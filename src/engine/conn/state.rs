@@ -1,0 +1,52 @@
+//! Connection states of every protocol, their timeouts and their names.
+
+use super::tcp::TcpState;
+use crate::engine::service::{Activity, Timeouts};
+
+/// The state of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A TCP connection.
+    Tcp(TcpState),
+    /// A UDP connection: there is one state.
+    Udp,
+    /// An ICMP echo exchange that a real server began through the director's SNAT.
+    Echo,
+}
+
+impl State {
+    /// How long the connection lives on after a packet that left it in this state.
+    ///
+    /// **Units** — milliseconds. **Source** — IPVS `tcp_timeouts` and `udp_timeouts`; those of
+    /// `ipvsadm --set` replace ESTABLISHED, FIN_WAIT and UDP.
+    pub fn timeout_ms(self, timeouts: &Timeouts) -> u32 {
+        let seconds = match self {
+            Self::Tcp(TcpState::Established) => timeouts.tcp_s,
+            Self::Tcp(TcpState::FinWait) => timeouts.tcp_fin_s,
+            Self::Tcp(state) => state.fixed_timeout_s(),
+            Self::Udp => timeouts.udp_s,
+            Self::Echo => ECHO_TIMEOUT_S,
+        };
+        seconds * 1000
+    }
+
+    /// Whether a connection in this state is active for its real server.
+    pub fn activity(self) -> Activity {
+        match self {
+            Self::Tcp(state) => state.activity(),
+            Self::Udp | Self::Echo => Activity::Inactive,
+        }
+    }
+
+    /// The name as `ipvsadm -Lc` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp(state) => state.name(),
+            Self::Udp => "UDP",
+            Self::Echo => "ICMP",
+        }
+    }
+}
+
+/// **Source** — netfilter's `nf_ct_icmp_timeout`, 30 s: IPVS itself has no such connections.
+const ECHO_TIMEOUT_S: u32 = 30;

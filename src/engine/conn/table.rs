@@ -1,0 +1,446 @@
+//! The connection table of one worker.
+
+use std::sync::Arc;
+
+use super::hash::Hasher;
+use super::index::Index;
+use super::state::State;
+use super::wheel::{Links, Records, Wheel};
+use crate::engine::service::{ForwardingMethod, RealServer};
+use crate::engine::time::Moment;
+use crate::packet::{Addr, Endpoint};
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the real server.
+    ToReal,
+    /// From the real server to the client.
+    ToClient,
+}
+
+/// A connection in the table. Valid until the connection is removed; what is removed while an id
+/// is held is up to the holder, as everything happens in one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnId(u32);
+
+/// What identifies a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnKey {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The client.
+    pub client: Endpoint,
+    /// What the client talks to.
+    pub virtual_endpoint: Endpoint,
+    /// The server that answers.
+    pub real_endpoint: Endpoint,
+}
+
+/// A tracked connection.
+///
+/// **Shape** — 96 bytes; with its share of the index about 120.
+#[derive(Debug)]
+pub struct Connection {
+    client: Addr,
+    virtual_addr: Addr,
+    real_addr: Addr,
+    real: Option<Arc<RealServer>>,
+    links: Links,
+    /// Low 32 bits of the moment of the last packet, in milliseconds.
+    last_used: u32,
+    timeout_ms: u32,
+    /// Packets from the client, saturating.
+    in_packets: u32,
+    ports: Ports,
+    protocol: u8,
+    method: ForwardingMethod,
+    state: State,
+    flags: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ports {
+    client: u16,
+    virtual_port: u16,
+    real: u16,
+}
+
+const LIVE: u8 = 1;
+const ONE_WAY: u8 = 2;
+const OUTBOUND: u8 = 4;
+
+/// How a connection begins.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// Its identity.
+    pub key: ConnKey,
+    /// Its server; `None` for one that a server began through SNAT.
+    pub real: Option<Arc<RealServer>>,
+    /// How packets reach the server.
+    pub method: ForwardingMethod,
+    /// Its first state.
+    pub state: State,
+    /// How long it lives without another packet, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+impl Connection {
+    const FREE: Self = Self {
+        client: Addr::UNSPECIFIED,
+        virtual_addr: Addr::UNSPECIFIED,
+        real_addr: Addr::UNSPECIFIED,
+        real: None,
+        links: Links::NONE,
+        last_used: 0,
+        timeout_ms: 0,
+        in_packets: 0,
+        ports: Ports { client: 0, virtual_port: 0, real: 0 },
+        protocol: 0,
+        method: ForwardingMethod::Masquerade,
+        state: State::Udp,
+        flags: 0,
+    };
+
+    /// Its identity.
+    pub fn key(&self) -> ConnKey {
+        ConnKey {
+            protocol: self.protocol,
+            client: self.client(),
+            virtual_endpoint: self.virtual_endpoint(),
+            real_endpoint: self.real_endpoint(),
+        }
+    }
+
+    /// The client's address and port.
+    pub fn client(&self) -> Endpoint {
+        Endpoint::new(self.client, self.ports.client)
+    }
+
+    /// The virtual address and port.
+    pub fn virtual_endpoint(&self) -> Endpoint {
+        Endpoint::new(self.virtual_addr, self.ports.virtual_port)
+    }
+
+    /// The real server's address and port.
+    pub fn real_endpoint(&self) -> Endpoint {
+        Endpoint::new(self.real_addr, self.ports.real)
+    }
+
+    /// Its real server, unless it was begun by one.
+    pub fn real(&self) -> Option<&Arc<RealServer>> {
+        self.real.as_ref()
+    }
+
+    /// How packets reach the real server.
+    pub fn method(&self) -> ForwardingMethod {
+        self.method
+    }
+
+    /// Its state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Packets from the client so far.
+    pub fn in_packets(&self) -> u32 {
+        self.in_packets
+    }
+
+    /// Whether a real server began it through the director's SNAT.
+    pub fn is_outbound(&self) -> bool {
+        self.flags & OUTBOUND != 0
+    }
+
+    /// Whether no packet of the server has been seen, and none is expected.
+    pub fn is_one_way(&self) -> bool {
+        self.flags & ONE_WAY != 0
+    }
+
+    /// Notes that a packet of the server was seen after all.
+    pub fn set_two_way(&mut self) {
+        self.flags &= !ONE_WAY;
+    }
+
+    /// Moves to a state, and from one of the real server's gauges to the other if need be.
+    pub fn set_state(&mut self, state: State) {
+        if let Some(real) = &self.real
+            && state.activity() != self.state.activity()
+        {
+            real.move_connection(state.activity());
+        }
+        self.state = state;
+    }
+
+    /// Counts a packet from the client.
+    pub fn count_in(&mut self) {
+        self.in_packets = self.in_packets.saturating_add(1);
+    }
+
+    /// Milliseconds until it expires if no packet comes.
+    pub fn remaining_ms(&self, now: Moment) -> u32 {
+        self.timeout_ms.saturating_sub(now.low().wrapping_sub(self.last_used))
+    }
+
+    /// The direction of a packet with these addresses, if it belongs to this connection.
+    fn direction(&self, source: Endpoint, destination: Endpoint, protocol: u8) -> Option<Direction> {
+        if self.protocol != protocol || self.flags & LIVE == 0 {
+            return None;
+        }
+        if self.client() == source && self.virtual_endpoint() == destination {
+            return Some(Direction::ToReal);
+        }
+        let answers = self.client() == destination && self.real_endpoint() == source;
+        answers.then_some(Direction::ToClient)
+    }
+}
+
+/// The connections of one worker: records in segments that are never moved, an index by both
+/// directions of each, and a timer wheel.
+#[derive(Debug)]
+pub struct ConnTable {
+    records: Slab,
+    index: Index,
+    wheel: Wheel,
+    hasher: Hasher,
+    len: usize,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slab {
+    segments: Vec<Box<[Connection]>>,
+    /// Records that were used and are free again.
+    free: Vec<u32>,
+    used: u32,
+}
+
+/// Records per piece of memory.
+const SEGMENT: usize = 8192;
+
+/// A packet's place in the table, computed ahead of its turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    hash: u64,
+    source: Endpoint,
+    destination: Endpoint,
+    protocol: u8,
+}
+
+impl ConnTable {
+    /// An empty table that takes `limit` connections; `seed` keys its hash.
+    pub fn new(limit: usize, seed: u64, now: Moment) -> Self {
+        Self {
+            records: Slab::default(),
+            index: Index::new(),
+            wheel: Wheel::new(now),
+            hasher: Hasher::new(seed),
+            len: 0,
+            limit: limit.min(MAX_CONNECTIONS),
+        }
+    }
+
+    /// Prepares the look-up of a packet, and starts fetching the memory it will need.
+    #[inline]
+    pub fn prepare(&self, source: Endpoint, destination: Endpoint, protocol: u8) -> Lookup {
+        let hash = self.hasher.hash(source, destination, protocol);
+        std::hint::black_box(self.index.touch(hash));
+        Lookup { hash, source, destination, protocol }
+    }
+
+    /// The connection that a packet belongs to, and which way it goes.
+    #[inline]
+    pub fn find(&self, lookup: &Lookup) -> Option<(ConnId, Direction)> {
+        let mut direction = None;
+        let Lookup { hash, source, destination, protocol } = *lookup;
+        let entry = self.index.find(hash, |entry| {
+            let found = self.records.get(entry >> 1).direction(source, destination, protocol);
+            direction = found;
+            found.is_some()
+        })?;
+        Some((ConnId(entry >> 1), direction?))
+    }
+
+    /// The connection.
+    pub fn get(&self, id: ConnId) -> &Connection {
+        self.records.get(id.0)
+    }
+
+    /// The connection, to change what is not its identity.
+    pub fn get_mut(&mut self, id: ConnId) -> &mut Connection {
+        self.records.get_mut(id.0)
+    }
+
+    /// Adds a connection and counts it with its real server; `None` if the table is full.
+    ///
+    /// An older connection whose server would answer with the very same addresses is no longer
+    /// found by those answers: they belong to the newer one, as in IPVS.
+    pub fn insert(&mut self, new: NewConnection, now: Moment) -> Option<ConnId> {
+        if self.len >= self.limit {
+            return None;
+        }
+        let NewConnection { key, real, method, state, timeout_ms } = new;
+        if let Some(real) = &real {
+            real.bind_connection(state.activity());
+        }
+        let one_way = !matches!(method, ForwardingMethod::Masquerade | ForwardingMethod::FullNat);
+        let outbound = real.is_none();
+        let id = self.records.take();
+        *self.records.get_mut(id) = Connection {
+            client: key.client.addr,
+            virtual_addr: key.virtual_endpoint.addr,
+            real_addr: key.real_endpoint.addr,
+            real,
+            links: Links::NONE,
+            last_used: now.low(),
+            timeout_ms,
+            in_packets: 0,
+            ports: Ports {
+                client: key.client.port,
+                virtual_port: key.virtual_endpoint.port,
+                real: key.real_endpoint.port,
+            },
+            protocol: key.protocol,
+            method,
+            state,
+            flags: LIVE
+                | if one_way { ONE_WAY } else { 0 }
+                | if outbound { OUTBOUND } else { 0 },
+        };
+        self.enter(id, &key);
+        let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));
+        self.wheel.insert(&mut self.records, id, deadline);
+        self.len += 1;
+        Some(ConnId(id))
+    }
+
+    /// Removes a connection and counts it out at its real server.
+    pub fn remove(&mut self, id: ConnId) {
+        let record = self.records.get_mut(id.0);
+        if record.flags & LIVE == 0 {
+            return;
+        }
+        let key = record.key();
+        record.flags = 0;
+        if let Some(real) = record.real.take() {
+            real.unbind_connection(record.state.activity());
+        }
+        self.wheel.remove(&mut self.records, id.0);
+        let (forward, reverse) = self.hashes(&key);
+        self.index.remove(forward, id.0 << 1);
+        self.index.remove(reverse, id.0 << 1 | 1);
+        self.records.free.push(id.0);
+        self.len -= 1;
+    }
+
+    /// Gives a connection `timeout_ms` to live from `now` on.
+    pub fn extend(&mut self, id: ConnId, timeout_ms: u32, now: Moment) {
+        let record = self.records.get_mut(id.0);
+        record.last_used = now.low();
+        let nearer = timeout_ms < record.timeout_ms;
+        record.timeout_ms = timeout_ms;
+        if nearer {
+            let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));
+            self.wheel.remove(&mut self.records, id.0);
+            self.wheel.insert(&mut self.records, id.0, deadline);
+        }
+    }
+
+    /// Removes connections whose time is up, looking at `budget` of them or empty ticks at most.
+    pub fn expire(&mut self, now: Moment, mut budget: u32) {
+        while budget > 0 {
+            let Some(id) = self.wheel.poll(&mut self.records, now, &mut budget) else { return };
+            budget = budget.saturating_sub(1);
+            let remaining = self.records.get(id).remaining_ms(now);
+            if remaining == 0 {
+                self.remove(ConnId(id));
+            } else {
+                let deadline = Moment::from_ms(now.as_ms() + u64::from(remaining));
+                self.wheel.insert(&mut self.records, id, deadline);
+            }
+        }
+    }
+
+    /// Connections in the table.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        let records = self.records.segments.len() * SEGMENT * size_of::<Connection>();
+        records + self.index.memory_bytes() + self.records.free.capacity() * size_of::<u32>()
+    }
+
+    /// All connections, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.records.segments.iter().flatten().filter(|record| record.flags & LIVE != 0)
+    }
+
+    /// Connections from position `from` on, at most `count` records looked at, and the position to
+    /// go on from; `None` at the end. For listings that must not hold up the packets.
+    pub fn page(&self, from: usize, count: usize) -> (Vec<&Connection>, Option<usize>) {
+        let end = (from + count).min(self.records.used as usize);
+        let live = (from..end).map(|id| self.records.get(id as u32));
+        let page = live.filter(|record| record.flags & LIVE != 0).collect();
+        (page, (end < self.records.used as usize).then_some(end))
+    }
+
+    fn enter(&mut self, id: u32, key: &ConnKey) {
+        let (forward, reverse) = self.hashes(key);
+        let answers = Lookup {
+            hash: reverse,
+            source: key.real_endpoint,
+            destination: key.client,
+            protocol: key.protocol,
+        };
+        if let Some((older, Direction::ToClient)) = self.find(&answers) {
+            self.index.remove(reverse, older.0 << 1 | 1);
+        }
+        self.index.insert(forward, id << 1);
+        self.index.insert(reverse, id << 1 | 1);
+    }
+
+    fn hashes(&self, key: &ConnKey) -> (u64, u64) {
+        let forward = self.hasher.hash(key.client, key.virtual_endpoint, key.protocol);
+        (forward, self.hasher.hash(key.real_endpoint, key.client, key.protocol))
+    }
+}
+
+/// Entries of the index are a record's number and a direction in 32 bits, one value is taken.
+const MAX_CONNECTIONS: usize = (u32::MAX >> 1) as usize;
+
+impl Slab {
+    fn get(&self, id: u32) -> &Connection {
+        &self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
+    }
+
+    fn get_mut(&mut self, id: u32) -> &mut Connection {
+        &mut self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
+    }
+
+    fn take(&mut self) -> u32 {
+        if let Some(id) = self.free.pop() {
+            return id;
+        }
+        let id = self.used;
+        if id as usize == self.segments.len() * SEGMENT {
+            let mut segment = Vec::with_capacity(SEGMENT);
+            segment.resize_with(SEGMENT, || Connection::FREE);
+            self.segments.push(segment.into_boxed_slice());
+        }
+        self.used += 1;
+        id
+    }
+}
+
+impl Records for Slab {
+    fn links(&mut self, id: u32) -> &mut Links {
+        &mut self.get_mut(id).links
+    }
+}

@@ -1,0 +1,32 @@
+//! What the director has to know about the network around it.
+
+use crate::packet::Addr;
+
+/// Who answers for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The host's own stack.
+    Kernel,
+    /// The director, under a link address of its own: it is the host there.
+    Director,
+    /// Somebody else.
+    Other,
+}
+
+/// Routes, link sizes and addresses, as far as verdicts depend on them.
+///
+/// Asked for new connections, large packets and errors only, so it may take its time.
+pub trait Network {
+    /// The largest packet that the way to `to` takes, in bytes from the IP header on; `None` if
+    /// there is no way.
+    fn mtu(&self, to: Addr) -> Option<usize>;
+
+    /// The director's address on the way to `to`: the source of its own packets there.
+    fn address_towards(&self, to: Addr) -> Option<Addr>;
+
+    /// Who answers for `addr`.
+    fn owner(&self, addr: Addr) -> Owner;
+
+    /// Whether the way to `to` leaves by the interface of this name.
+    fn leaves_by(&self, to: Addr, interface: &str) -> bool;
+}

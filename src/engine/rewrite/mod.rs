@@ -1,0 +1,6 @@
+//! Rewriting of packets for the forwarding methods, in place.
+//!
+//! Takes parsed packets and says what changes; decides nothing.
+
+pub mod icmp;
+pub mod nat;
