@@ -4,9 +4,20 @@
 //! in the simulator, in benches and under fuzzers.
 
 pub mod conn;
+mod director;
+mod network;
+pub mod rewrite;
 pub mod scheduler;
 pub mod service;
+mod settings;
+mod snat;
 pub mod stats;
 mod time;
+mod verdict;
 
+pub use director::{Director, DirectorConfig, MAX_BATCH, Output};
+pub use network::{Network, Owner};
+pub use settings::Settings;
+pub use snat::{DEFAULT_PORTS, SnatRule};
 pub use time::Moment;
+pub use verdict::{DropReason, Hop, Verdict, VerdictCounters};

@@ -27,6 +27,11 @@ pub trait Network {
     /// Who answers for `addr`.
     fn owner(&self, addr: Addr) -> Owner;
 
+    /// Whether `addr` is the host's own.
+    fn is_local(&self, addr: Addr) -> bool {
+        self.owner(addr) == Owner::Kernel
+    }
+
     /// Whether the way to `to` leaves by the interface of this name.
     fn leaves_by(&self, to: Addr, interface: &str) -> bool;
 }

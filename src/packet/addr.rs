@@ -173,7 +173,8 @@ impl std::str::FromStr for Prefix {
 
     /// Reads `ADDRESS` or `ADDRESS/BITS`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (addr, len) = text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
+        let (addr, len) =
+            text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
         let parsed: IpAddr = addr.parse().map_err(|_| format!("`{addr}' is not an IP address"))?;
         let whole = if parsed.is_ipv4() { 32 } else { 128 };
         let len = match len {

@@ -76,7 +76,8 @@ impl Headers {
         if headers.len > bytes.len() {
             return Err(Malformed::Truncated);
         }
-        if headers.family == Family::V4 && Sum::of(&bytes[..v4_header_len(bytes)]).folded() != 0xffff
+        if headers.family == Family::V4
+            && Sum::of(&bytes[..v4_header_len(bytes)]).folded() != 0xffff
         {
             return Err(Malformed::HeaderChecksum);
         }

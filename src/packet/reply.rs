@@ -188,7 +188,11 @@ pub fn may_be_answered(original: &[u8], headers: &Headers) -> bool {
         std::net::IpAddr::V4(addr) => !addr.is_broadcast() && !addr.is_loopback(),
         std::net::IpAddr::V6(addr) => !addr.is_loopback(),
     };
-    headers.has_ports() && !is_error && somebody && !source.is_multicast() && !source.is_unspecified()
+    headers.has_ports()
+        && !is_error
+        && somebody
+        && !source.is_multicast()
+        && !source.is_unspecified()
 }
 
 #[cfg(test)]

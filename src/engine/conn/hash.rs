@@ -22,9 +22,8 @@ impl Hasher {
     #[inline]
     pub fn hash(&self, source: Endpoint, destination: Endpoint, protocol: u8) -> u64 {
         let (from, to) = (source.addr.bits(), destination.addr.bits());
-        let rest = u64::from(source.port) << 32
-            | u64::from(destination.port) << 16
-            | u64::from(protocol);
+        let rest =
+            u64::from(source.port) << 32 | u64::from(destination.port) << 16 | u64::from(protocol);
         let low = fold(from as u64 ^ self.keys[0], to as u64 ^ self.keys[1]);
         let high = (from >> 64) as u64 ^ ((to >> 64) as u64).rotate_left(32);
         fold(low ^ rest ^ self.keys[2], high ^ rest.rotate_left(24) ^ self.keys[3])

@@ -121,6 +121,7 @@ impl Index {
     }
 
     /// Entries in the index.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -261,7 +262,8 @@ mod tests {
 
     #[test]
     fn entries_survive_growth_and_removal() {
-        let hash = |entry: u32| u64::from(entry).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let hash =
+            |entry: u32| u64::from(entry).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let mut index = Index::new();
         for entry in 0..200_000 {
             index.insert(hash(entry), entry);

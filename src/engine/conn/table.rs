@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::hash::Hasher;
 use super::index::Index;
 use super::state::State;
+use super::tcp::TcpState;
 use super::wheel::{Links, Records, Wheel};
 use crate::engine::service::{ForwardingMethod, RealServer};
 use crate::engine::time::Moment;
@@ -177,13 +178,30 @@ impl Connection {
         self.in_packets = self.in_packets.saturating_add(1);
     }
 
+    /// Whether a SYN may open a new connection in this one's place: it is in TIME_WAIT or CLOSE, or
+    /// in FIN_WAIT without any packet of the server (`with_fin_wait`).
+    ///
+    /// **Source** — IPVS `is_new_conn_expected`.
+    pub fn may_be_reused(&self, with_fin_wait: bool) -> bool {
+        match self.state {
+            State::Tcp(TcpState::TimeWait | TcpState::Close) => true,
+            State::Tcp(TcpState::FinWait) => with_fin_wait && self.is_one_way(),
+            _ => false,
+        }
+    }
+
     /// Milliseconds until it expires if no packet comes.
     pub fn remaining_ms(&self, now: Moment) -> u32 {
         self.timeout_ms.saturating_sub(now.low().wrapping_sub(self.last_used))
     }
 
     /// The direction of a packet with these addresses, if it belongs to this connection.
-    fn direction(&self, source: Endpoint, destination: Endpoint, protocol: u8) -> Option<Direction> {
+    fn direction(
+        &self,
+        source: Endpoint,
+        destination: Endpoint,
+        protocol: u8,
+    ) -> Option<Direction> {
         if self.protocol != protocol || self.flags & LIVE == 0 {
             return None;
         }
@@ -261,6 +279,24 @@ impl ConnTable {
         Some((ConnId(entry >> 1), direction?))
     }
 
+    /// Reads the record that a packet will need, to have it on its way from memory.
+    #[inline]
+    pub fn fetch(&self, lookup: &Lookup) {
+        let candidate = self.index.find(lookup.hash, |_| true);
+        if let Some(entry) = candidate {
+            let record = self.records.get(entry >> 1);
+            // The identity and the rest lie in different cache lines.
+            std::hint::black_box((record.client, record.timeout_ms));
+        }
+    }
+
+    /// Removes all connections.
+    pub fn clear(&mut self) {
+        for id in 0..self.records.used {
+            self.remove(ConnId(id));
+        }
+    }
+
     /// The connection.
     pub fn get(&self, id: ConnId) -> &Connection {
         self.records.get(id.0)
@@ -303,9 +339,7 @@ impl ConnTable {
             protocol: key.protocol,
             method,
             state,
-            flags: LIVE
-                | if one_way { ONE_WAY } else { 0 }
-                | if outbound { OUTBOUND } else { 0 },
+            flags: LIVE | if one_way { ONE_WAY } else { 0 } | if outbound { OUTBOUND } else { 0 },
         };
         self.enter(id, &key);
         let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));

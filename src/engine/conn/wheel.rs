@@ -87,7 +87,12 @@ impl Wheel {
     ///
     /// The caller inserts it again if its deadline has not come. At most `budget` ticks without a
     /// record are passed; it is reduced by those.
-    pub fn poll(&mut self, records: &mut impl Records, now: Moment, budget: &mut u32) -> Option<u32> {
+    pub fn poll(
+        &mut self,
+        records: &mut impl Records,
+        now: Moment,
+        budget: &mut u32,
+    ) -> Option<u32> {
         let target = now.as_ms() >> TICK_BITS;
         loop {
             for level in 0..LEVELS {

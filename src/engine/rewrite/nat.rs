@@ -243,7 +243,8 @@ mod tests {
             packet.set_unfinished_checksum(headers.transport, (field - headers.transport) as u16);
             let destination = Some(endpoint(v6, to, port));
             translate(&mut packet, &headers, Translation { source: None, destination });
-            prop_assert!(matches!(packet.offload.checksum, Checksum::Unfinished { .. }));
+            let still_unfinished = matches!(packet.offload.checksum, Checksum::Unfinished { .. });
+            prop_assert!(still_unfinished);
             // What a network card does: sum from the start, complement, store.
             let finished = Sum::of(&bytes[headers.transport..]).checksum();
             set_word(&mut bytes, field, finished);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::pool::{Retired, ServiceView, VirtualService};
 use super::real::RealServer;
@@ -11,6 +11,8 @@ use super::spec::{
     ConfigError, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Timeouts,
     TunnelKind,
 };
+use crate::engine::settings::Settings;
+use crate::engine::snat::SnatRule;
 use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Family};
@@ -19,8 +21,13 @@ use crate::packet::{Addr, Family};
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     services: HashMap<ServiceKey, Arc<VirtualService>>,
+    virtual_addrs: HashSet<Addr>,
     /// The three timeouts.
     pub timeouts: Timeouts,
+    /// The settings of `net.ipv4.vs`.
+    pub settings: Settings,
+    /// How connections that real servers begin are translated, the first rule that fits.
+    pub snat: Vec<SnatRule>,
 }
 
 impl Snapshot {
@@ -47,9 +54,22 @@ impl Snapshot {
         self.services.values()
     }
 
+    /// Whether some service has this virtual address.
+    pub fn is_virtual(&self, addr: Addr) -> bool {
+        self.virtual_addrs.contains(&addr)
+    }
+
     /// Whether there is any service. Without one the director leaves every packet alone.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
+    }
+
+    fn index_addresses(&mut self) {
+        let addresses = self.services.keys().filter_map(|key| match key {
+            ServiceKey::Address { addr, .. } => Some(*addr),
+            ServiceKey::Mark { .. } => None,
+        });
+        self.virtual_addrs = addresses.collect();
     }
 }
 
@@ -95,6 +115,7 @@ const TRASH_SWEEP_MS: u64 = 60_000;
 /// Most services, and most servers of one service: bounds what a control client can make us hold.
 const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
+const MAX_SNAT_RULES: usize = 1024;
 
 impl ServiceTable {
     /// An empty table whose servers are counted by `workers` workers.
@@ -241,6 +262,22 @@ impl ServiceTable {
         Ok(())
     }
 
+    /// Replaces the settings of `net.ipv4.vs`.
+    pub fn set_settings(&self, settings: Settings) {
+        let _editor = self.editor();
+        self.publish(|snapshot| snapshot.settings = settings);
+    }
+
+    /// Replaces the rules by which connections of real servers are translated.
+    pub fn set_snat(&self, rules: Vec<SnatRule>) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        if rules.len() > MAX_SNAT_RULES {
+            return Err(ConfigError::OutOfMemory);
+        }
+        self.publish(|snapshot| snapshot.snat = rules);
+        Ok(())
+    }
+
     /// What a listing shows of one service.
     pub fn view(&self, key: &ServiceKey) -> Result<ServiceView, ConfigError> {
         Ok(self.require(key)?.pool().view())
@@ -297,6 +334,7 @@ impl ServiceTable {
         let mut published = lock(&self.published);
         let mut next = Snapshot::clone(&published);
         change(&mut next);
+        next.index_addresses();
         *published = Arc::new(next);
         self.epoch.fetch_add(1, Ordering::Release);
     }

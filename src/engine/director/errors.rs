@@ -1,0 +1,82 @@
+//! Packets that the director sends by itself: ICMP errors with their limit, and the outbox.
+
+use super::{Director, Output};
+use crate::engine::network::Network;
+use crate::engine::time::Moment;
+use crate::engine::verdict::{DropReason, Verdict};
+use crate::packet::reply::{IcmpError, may_be_answered, write_icmp_error};
+use crate::packet::{Addr, Headers};
+
+/// A token bucket for ICMP errors.
+///
+/// **Source** — Linux `icmp_msgs_per_sec` 1000 and `icmp_msgs_burst` 50: a flood must not make the
+/// director send as much as it receives.
+#[derive(Debug)]
+pub(super) struct ErrorLimit {
+    per_s: Option<u32>,
+    /// Tokens in thousandths.
+    tokens: u64,
+    filled: Moment,
+}
+
+const BURST: u64 = 50;
+
+impl ErrorLimit {
+    pub(super) fn new(per_s: Option<u32>, now: Moment) -> Self {
+        Self { per_s, tokens: BURST * 1000, filled: now }
+    }
+
+    fn take(&mut self, now: Moment) -> bool {
+        let Some(per_s) = self.per_s else { return true };
+        let gained = now.ms_since(self.filled).saturating_mul(u64::from(per_s));
+        self.tokens = (self.tokens.saturating_add(gained)).min(BURST * 1000);
+        self.filled = now;
+        let granted = self.tokens >= 1000;
+        if granted {
+            self.tokens -= 1000;
+        }
+        granted
+    }
+}
+
+impl Director {
+    /// Answers a packet with an ICMP error from an address that the sender knows.
+    ///
+    /// `from` is the address it was sent to, if that is the director's; otherwise the error comes
+    /// from the director's address on the sender's side.
+    pub(super) fn refuse(
+        &mut self,
+        error: IcmpError,
+        original: &[u8],
+        headers: &Headers,
+        from: Option<Addr>,
+        network: &impl Network,
+        now: Moment,
+    ) -> Verdict {
+        if !may_be_answered(original, headers) {
+            return Verdict::Drop(match error {
+                IcmpError::TimeExceeded => DropReason::TtlExpired,
+                _ => DropReason::NotForUs,
+            });
+        }
+        let sender = headers.source.addr;
+        let Some(source) = from.or_else(|| network.address_towards(sender)) else {
+            return Verdict::Drop(DropReason::NotForwarded);
+        };
+        if !self.limit.take(now) {
+            return Verdict::Drop(DropReason::IcmpLimited);
+        }
+        self.reply(sender, |bytes, id| {
+            write_icmp_error(bytes, error, &original[..headers.len], headers, source, id);
+        })
+    }
+
+    /// Puts a packet that `write` makes into the outbox.
+    pub(super) fn reply(&mut self, to: Addr, write: impl FnOnce(&mut Vec<u8>, u16)) -> Verdict {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        write(&mut bytes, self.ip_id);
+        self.outbox.push_back(Output { bytes, to });
+        Verdict::Reply
+    }
+}

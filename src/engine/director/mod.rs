@@ -1,0 +1,320 @@
+//! The director: one worker's engine instance.
+//!
+//! # A packet's way
+//!
+//! 1. [`Headers::parse`](crate::packet::Headers::parse): malformed packets end here.
+//! 2. One look-up in the connection table by (source, destination, protocol). It finds packets of
+//!    both directions, because every connection is entered twice.
+//! 3. `forward`: a packet of a connection moves its state, is counted, translated in place and
+//!    goes on. No lock, no allocation.
+//! 4. `schedule`: a packet that may open a connection asks its service for a real server, under
+//!    that service's lock.
+//! 5. `outbound`: a real server's own connection to the outside gets a source port of ours.
+//! 6. `related`: an ICMP error goes where the packet it quotes came from.
+//! 7. `host`: where the director itself is the host, it answers as one.
+//!
+//! # Calls
+//!
+//! Between batches [`refresh`](Director::refresh) picks up edits. For each batch
+//! [`handle_batch`](Director::handle_batch), then [`poll_output`](Director::poll_output) until
+//! `None`. [`handle_timeout`](Director::handle_timeout) at the latest when
+//! [`poll_timeout`](Director::poll_timeout) said. `now` never goes back.
+
+mod errors;
+mod forward;
+mod host;
+mod outbound;
+mod related;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::conn::{ConnTable, Direction, Lookup, split_mix};
+use super::network::Network;
+use super::scheduler::Random;
+use super::service::{Protocol, ServiceTable, Snapshot};
+use super::time::Moment;
+use super::verdict::{DropReason, Verdict, VerdictCounters};
+use crate::packet::headers::protocol;
+use crate::packet::{Addr, Endpoint, Fragment, Headers, PacketBuf};
+use errors::ErrorLimit;
+
+/// Packets of one batch at most.
+pub const MAX_BATCH: usize = 64;
+
+/// How a director is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectorConfig {
+    /// Its number among the workers that share the service table.
+    pub worker: usize,
+    /// Keys the hash of the connection table and the random numbers of schedulers.
+    pub seed: u64,
+    /// Connections it tracks at most.
+    pub max_connections: usize,
+    /// ICMP errors it sends per second at most; `None` for no limit.
+    pub icmp_errors_per_s: Option<u32>,
+}
+
+impl DirectorConfig {
+    /// The defaults: four million connections (about half a gigabyte when full), and as many ICMP
+    /// errors as Linux sends (`icmp_msgs_per_sec`).
+    pub fn new(worker: usize, seed: u64) -> Self {
+        Self { worker, seed, max_connections: 4 << 20, icmp_errors_per_s: Some(1000) }
+    }
+}
+
+/// The engine instance of one worker.
+#[derive(Debug)]
+pub struct Director {
+    worker: usize,
+    services: Arc<ServiceTable>,
+    epoch: u64,
+    snapshot: Arc<Snapshot>,
+    conns: ConnTable,
+    random: SeededRandom,
+    limit: ErrorLimit,
+    outbox: VecDeque<Output>,
+    spare: Vec<Vec<u8>>,
+    ip_id: u16,
+    verdicts: VerdictCounters,
+}
+
+/// A packet that the director sends by itself.
+#[derive(Debug)]
+pub struct Output {
+    /// From the IP header on, checksums complete.
+    pub bytes: Vec<u8>,
+    /// The address to route to.
+    pub to: Addr,
+}
+
+/// A packet with what was read of it ahead of its turn.
+struct Prepared {
+    headers: Headers,
+    lookup: Lookup,
+}
+
+impl Director {
+    /// A director without connections that balances `services`.
+    pub fn new(services: Arc<ServiceTable>, config: DirectorConfig, now: Moment) -> Self {
+        let mut state = config.seed;
+        Self {
+            worker: config.worker,
+            epoch: services.epoch(),
+            snapshot: services.snapshot(),
+            services,
+            conns: ConnTable::new(config.max_connections, split_mix(&mut state), now),
+            random: SeededRandom(split_mix(&mut state)),
+            limit: ErrorLimit::new(config.icmp_errors_per_s, now),
+            outbox: VecDeque::new(),
+            spare: Vec::new(),
+            ip_id: split_mix(&mut state) as u16,
+            verdicts: VerdictCounters::default(),
+        }
+    }
+
+    /// Picks up edits to the services since the last call.
+    pub fn refresh(&mut self) {
+        let epoch = self.services.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.snapshot = self.services.snapshot();
+        }
+    }
+
+    /// Judges one packet. See [`handle_batch`](Self::handle_batch).
+    pub fn handle_packet(
+        &mut self,
+        packet: &mut PacketBuf<'_>,
+        network: &impl Network,
+        now: Moment,
+    ) -> Verdict {
+        let prepared = self.prepare(packet);
+        self.judge(packet, prepared, network, now)
+    }
+
+    /// Judges up to [`MAX_BATCH`] packets, each from its IP header on, in their order.
+    ///
+    /// All are read first, so that the memory their connections lie in is on its way while the
+    /// first ones are handled.
+    ///
+    /// **Panics** if there are more.
+    pub fn handle_batch(
+        &mut self,
+        packets: &mut [PacketBuf<'_>],
+        network: &impl Network,
+        now: Moment,
+        verdicts: &mut ArrayVec<Verdict, MAX_BATCH>,
+    ) {
+        verdicts.clear();
+        let prepared: ArrayVec<_, MAX_BATCH> =
+            packets.iter_mut().map(|packet| self.prepare(packet)).collect();
+        for each in prepared.iter().flatten() {
+            self.conns.fetch(&each.lookup);
+        }
+        for (packet, prepared) in packets.iter_mut().zip(prepared) {
+            verdicts.push(self.judge(packet, prepared, network, now));
+        }
+    }
+
+    /// The next packet that the director sends by itself.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.pop_front()
+    }
+
+    /// Takes back the memory of a packet that was sent.
+    pub fn recycle(&mut self, output: Output) {
+        if self.spare.len() < MAX_BATCH {
+            self.spare.push(output.bytes);
+        }
+    }
+
+    /// Expires connections whose time has come, but does no more than `budget` steps of work.
+    pub fn handle_timeout(&mut self, now: Moment, budget: u32) {
+        self.conns.expire(now, budget);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest; `None` if
+    /// there is nothing to expire.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
+        const PERIOD_MS: u64 = 100;
+        (!self.conns.is_empty()).then(|| Moment::from_ms(now.as_ms() + PERIOD_MS))
+    }
+
+    /// The connections.
+    pub fn connections(&self) -> &ConnTable {
+        &self.conns
+    }
+
+    /// Expires all connections at once.
+    pub fn clear_connections(&mut self) {
+        self.conns.clear();
+    }
+
+    /// How many packets had which verdict.
+    pub fn verdicts(&self) -> &VerdictCounters {
+        &self.verdicts
+    }
+
+    /// The services as this director sees them.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    fn prepare(&mut self, packet: &mut PacketBuf<'_>) -> Result<Prepared, DropReason> {
+        let headers = Headers::parse(packet.bytes())?;
+        // What follows the packet is padding of its link.
+        let trimmed = packet.resize(headers.len);
+        debug_assert!(trimmed, "parsing checked that the packet is that long");
+        let lookup = self.conns.prepare(headers.source, headers.destination, headers.protocol);
+        Ok(Prepared { headers, lookup })
+    }
+
+    fn judge(
+        &mut self,
+        packet: &mut PacketBuf<'_>,
+        prepared: Result<Prepared, DropReason>,
+        network: &impl Network,
+        now: Moment,
+    ) -> Verdict {
+        let verdict = match prepared {
+            Ok(prepared) => self.route(packet, &prepared, network, now),
+            Err(reason) => Verdict::Drop(reason),
+        };
+        self.verdicts.count(verdict);
+        verdict
+    }
+
+    /// Sends a packet to the part of the director that handles its kind.
+    fn route(
+        &mut self,
+        packet: &mut PacketBuf<'_>,
+        prepared: &Prepared,
+        network: &impl Network,
+        now: Moment,
+    ) -> Verdict {
+        let headers = &prepared.headers;
+        if headers.fragment != Fragment::Whole {
+            return self.judge_fragment(headers);
+        }
+        if let Some((id, direction)) = self.conns.find(&prepared.lookup)
+            && (self.balances() || self.conns.get(id).is_outbound())
+        {
+            return match direction {
+                Direction::ToReal => self.forward_to_real(packet, headers, id, network, now),
+                Direction::ToClient => self.forward_to_client(packet, headers, id, network, now),
+            };
+        }
+        if let Some(verdict) = self.judge_related(packet, headers, network) {
+            return verdict;
+        }
+        self.judge_unknown(packet, headers, network, now)
+    }
+
+    /// Judges a packet that belongs to no connection.
+    fn judge_unknown(
+        &mut self,
+        packet: &mut PacketBuf<'_>,
+        headers: &Headers,
+        network: &impl Network,
+        now: Moment,
+    ) -> Verdict {
+        if let Some(verdict) = self.schedule(packet, headers, network, now) {
+            return verdict;
+        }
+        if let Some(verdict) = self.begin_outbound(packet, headers, network, now) {
+            return verdict;
+        }
+        self.act_as_host(packet, headers, network, now)
+    }
+
+    /// Judges a fragment: those sent to a virtual address cannot be matched to a connection yet.
+    fn judge_fragment(&self, headers: &Headers) -> Verdict {
+        let is_ours = self.snapshot.is_virtual(headers.destination.addr);
+        if is_ours { Verdict::Drop(DropReason::Fragment) } else { Verdict::Pass }
+    }
+
+    /// Whether there is any service. Without one, IPVS leaves even its connections alone.
+    fn balances(&self) -> bool {
+        !self.snapshot.is_empty()
+    }
+}
+
+/// A SplitMix64 generator.
+#[derive(Debug)]
+struct SeededRandom(u64);
+
+impl Random for SeededRandom {
+    fn below(&mut self, bound: u64) -> u64 {
+        // Lemire's multiplication without the rejection: the bias is below 2^-32 for any bound
+        // that weights can add up to.
+        let product = u128::from(split_mix(&mut self.0)) * u128::from(bound);
+        (product >> 64) as u64
+    }
+}
+
+/// The service protocol of a packet, if its services are balanced.
+fn service_protocol(headers: &Headers) -> Option<Protocol> {
+    Protocol::from_number(headers.protocol)
+}
+
+/// Whether a packet is an ICMP echo request or reply.
+fn is_echo(headers: &Headers, bytes: &[u8]) -> bool {
+    match headers.protocol {
+        protocol::ICMP => matches!(bytes.get(headers.transport), Some(0 | 8)),
+        protocol::ICMP6 => matches!(bytes.get(headers.transport), Some(128 | 129)),
+        _ => false,
+    }
+}
+
+/// The endpoint with the same address and no port.
+fn without_port(endpoint: Endpoint) -> Endpoint {
+    Endpoint::new(endpoint.addr, 0)
+}

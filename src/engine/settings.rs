@@ -1,0 +1,22 @@
+//! The settings of `net.ipv4.vs` that the director follows, with the kernel's names and defaults.
+
+/// Settings that hold for all services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `conn_reuse_mode`: 0 never lets a SYN take a connection's place, 1 in TIME_WAIT and CLOSE,
+    /// 2 also in FIN_WAIT of one-way connections.
+    pub conn_reuse_mode: u8,
+    /// `expire_nodest_conn`: connections of removed servers end at their next packet, instead of
+    /// swallowing it.
+    pub expire_nodest_conn: bool,
+    /// `sloppy_tcp`: any segment without RST opens a connection.
+    pub sloppy_tcp: bool,
+    /// `secure_tcp`: whether the stricter table of TCP states is in force.
+    pub secure_tcp: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { conn_reuse_mode: 1, expire_nodest_conn: false, sloppy_tcp: false, secure_tcp: false }
+    }
+}
