@@ -6,6 +6,7 @@
 //!
 //! - [`packet`]: bytes of packets, without policy.
 //! - [`engine`]: the director, without I/O.
+//! - [`link`]: whom a frame is for and where a packet goes next, without I/O.
 //! - [`driver`]: where frames come from and go to.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
@@ -15,5 +16,6 @@ pub mod bench;
 pub mod driver;
 pub mod engine;
 pub mod lab;
+pub mod link;
 pub mod packet;
 pub mod simulate;

@@ -1,0 +1,67 @@
+//! What the link layer takes over from the kernel.
+
+use pnet_base::MacAddr;
+
+use super::super::arp::is_host;
+use super::super::claim::PortSet;
+use super::super::frame::{PortId, Segment, Tags};
+use super::super::neighbour::Place;
+use super::super::view::{HostView, KernelAddress};
+use super::{LinkLayer, NOBODY};
+use crate::packet::{Addr, Family};
+
+impl LinkLayer {
+    pub(super) fn update_ports(&mut self, before: &HostView) {
+        let mut gone = PortSet::default();
+        for (id, port) in (0..=u8::MAX).map(PortId).zip(&mut self.ports) {
+            let old = (port.index, port.mac);
+            port.update(self.host.interface(&port.name));
+            let Some(index) = port.index else {
+                gone.insert(id);
+                continue;
+            };
+            if old != (Some(index), port.mac) {
+                gone.insert(id);
+            }
+            let mut addresses = self.host.addresses.iter().filter(|own| own.interface == index);
+            port.bare = !addresses.any(|own| own.addr.family() == Family::V4);
+            let vlans = self.host.interfaces.iter().filter(|each| each.up);
+            let vlans = vlans.filter_map(|each| each.vlan).filter(|(lower, _)| *lower == index);
+            port.foreign_vlans = vlans.map(|(_, number)| number).collect();
+        }
+        if !gone.is_empty() && !before.interfaces.is_empty() {
+            self.neighbours.forget(|segment| gone.contains(segment.port));
+        }
+    }
+
+    pub(super) fn kernel_neighbours(&self) -> Vec<(Addr, Place, bool)> {
+        let here = self.host.neighbours.iter().filter_map(|known| {
+            let segment = Segment { port: self.port_of(known.interface)?, tags: Tags::NONE };
+            let place = Place { segment, mac: known.mac };
+            let usable = is_host(known.addr) && !known.mac.is_multicast() && !known.mac.is_zero();
+            usable.then_some((known.addr, place, known.permanent))
+        });
+        here.collect()
+    }
+
+    pub(super) fn is_own_mac(&self, mac: MacAddr) -> bool {
+        self.port_ids().any(|(_, port)| port.mac == mac || port.own_mac == mac)
+    }
+
+    /// The kernel's or our own address to ask a neighbour with, and the link address to ask from.
+    pub(super) fn asker_for(&self, target: Addr, port: PortId) -> (Addr, MacAddr) {
+        let state = &self.ports[usize::from(port.0)];
+        let on_port = |own: &&KernelAddress| Some(own.interface) == state.index;
+        let mut kernels = self.host.addresses.iter().filter(on_port);
+        if let Some(own) = kernels.find(|own| own.prefix.contains(target)) {
+            return (own.addr, state.mac);
+        }
+        let mut configured = self.settings.addresses.iter().filter(|own| {
+            own.interface == state.name && own.prefix.contains(target) && self.claims.owns(own.addr)
+        });
+        match configured.next() {
+            Some(own) => (own.addr, state.own_mac),
+            None => (NOBODY, self.source_mac(port)),
+        }
+    }
+}
