@@ -8,6 +8,13 @@ use std::time::Duration;
 
 use crate::packet::PacketBuf;
 
+pub mod af_packet;
+mod sys;
+pub mod virtio;
+mod wait;
+
+pub use wait::{Wakened, Waker, wait};
+
 /// Frames that are received together at most.
 pub const BATCH: usize = 64;
 
@@ -26,6 +33,12 @@ pub trait Receiver: Send {
 
     /// A descriptor that becomes readable when there is something to receive, if there is one.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether nothing will ever come again: the interface is gone, the file is at its end. One
+    /// that comes back under its name has to be opened anew.
+    ///
+    /// To be asked when [`wait`] reports trouble, and now and then. Takes a system call.
+    fn is_gone(&mut self) -> bool;
 
     /// What the driver itself has counted since it was made.
     fn counters(&mut self) -> ReceiverCounters;
@@ -64,6 +77,8 @@ pub struct SenderCounters {
     pub refused: u64,
     /// Frames lost because the link was down or gone.
     pub link_down: u64,
+    /// Frames that this link cannot carry: too long, or their offload metadata contradicts them.
+    pub rejected: u64,
 }
 
 /// How long a worker may sleep when nothing arrives.

@@ -1,0 +1,222 @@
+//! Opening interfaces: one pair of halves per worker.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{LinkAddr, getsockname};
+use socket2::{SockFilter, SockRef};
+
+use super::config::{AfPacketConfig, RESERVE_BYTES};
+use super::receiver::AfPacketReceiver;
+use super::sender::AfPacketSender;
+use crate::driver::sys::{Fanout, PacketSocket, SlotRing};
+
+/// An interface opened for one worker.
+#[derive(Debug)]
+pub struct AfPacket {
+    /// Receives from it.
+    pub receiver: AfPacketReceiver,
+    /// Sends on it.
+    pub sender: AfPacketSender,
+}
+
+/// An interface opened for several workers, among which the kernel distributes its frames.
+#[derive(Debug)]
+pub struct AfPacketGroup {
+    /// A pair of halves for each worker, in order.
+    pub workers: Vec<AfPacket>,
+    /// Changes the distribution.
+    pub steering: Steering,
+}
+
+/// A classic BPF program that answers for each frame, modulo the number of workers, which of them
+/// is to receive it. Its loads see the frame from its Ethernet header on.
+pub type Program = [libc::sock_filter];
+
+/// Changes how the kernel distributes an interface's frames.
+///
+/// **Shape** — keeps the first worker's receiving socket open.
+#[derive(Debug)]
+pub struct Steering {
+    socket: PacketSocket,
+    interface: String,
+}
+
+impl AfPacket {
+    /// Opens the interface of this name for one worker.
+    ///
+    /// **Errors** — name the interface and what failed; nothing stays open.
+    pub fn open(interface: &str, config: &AfPacketConfig) -> io::Result<Self> {
+        let port = Port::find(interface, config)?;
+        let receiving = port.receiving_socket()?;
+        port.bind(&receiving.socket, ALL_PROTOCOLS)?;
+        port.finish(receiving)
+    }
+
+    /// Opens the interface of this name for several workers, with the program that distributes
+    /// its frames among them.
+    ///
+    /// **Errors** — name the interface and what failed; nothing stays open.
+    pub fn open_group(
+        interface: &str,
+        config: &AfPacketConfig,
+        workers: usize,
+        program: &Program,
+    ) -> io::Result<AfPacketGroup> {
+        let port = Port::find(interface, config)?;
+        let receiving = port.join_group(workers)?;
+        let first = receiving.first().ok_or_else(|| port.invalid("no workers to open it for"))?;
+        let socket = first.socket.try_clone().map_err(|e| port.failed("duplicate socket", e))?;
+        let steering = Steering { socket, interface: interface.to_owned() };
+        steering.set(program)?;
+        for Receiving { socket, .. } in &receiving {
+            let socket = SockRef::from(socket);
+            socket.detach_filter().map_err(|e| port.failed("open socket filter", e))?;
+        }
+        let workers =
+            receiving.into_iter().map(|half| port.finish(half)).collect::<Result<_, _>>()?;
+        Ok(AfPacketGroup { workers, steering })
+    }
+}
+
+impl Steering {
+    /// Replaces the program. Frames are distributed by the old one until it returns.
+    pub fn set(&self, program: &Program) -> io::Result<()> {
+        self.socket
+            .set_fanout_program(program)
+            .map_err(|error| failed(&self.interface, "set distribution program", &error))
+    }
+}
+
+/// An interface that was found, and how to open it.
+struct Port<'a> {
+    interface: &'a str,
+    index: u32,
+    config: &'a AfPacketConfig,
+}
+
+/// A socket with its ring, not bound yet.
+struct Receiving {
+    // Before the socket, so that the memory is unmapped first.
+    ring: SlotRing,
+    socket: PacketSocket,
+}
+
+impl<'a> Port<'a> {
+    fn find(interface: &'a str, config: &'a AfPacketConfig) -> io::Result<Self> {
+        let index = if_nametoindex(interface)
+            .map_err(|e| failed(interface, "find interface", &e.into()))?;
+        let port = Self { interface, index, config };
+        port.require_ethernet()?;
+        Ok(port)
+    }
+
+    fn require_ethernet(&self) -> io::Result<()> {
+        let socket = self.socket()?;
+        self.bind(&socket, 0)?;
+        let address = getsockname::<LinkAddr>(socket.as_fd().as_raw_fd())
+            .map_err(|e| self.failed("ask for type", e.into()))?;
+        match address.hatype() {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Ok(()),
+            other => Err(self.invalid(&format!("is of link type {other}, not Ethernet"))),
+        }
+    }
+
+    fn socket(&self) -> io::Result<PacketSocket> {
+        PacketSocket::new().map_err(|e| self.failed("open packet socket", e))
+    }
+
+    fn bind(&self, socket: &PacketSocket, protocol: u16) -> io::Result<()> {
+        socket.bind(self.index, protocol).map_err(|e| self.failed("bind packet socket", e))
+    }
+
+    fn receiving_socket(&self) -> io::Result<Receiving> {
+        let geometry = self.config.ring.geometry().ok_or_else(|| {
+            self.invalid(&format!("cannot have a receive ring as large as {:?}", self.config.ring))
+        })?;
+        let socket = self.socket()?;
+        self.prepare(&socket)?;
+        let memory = socket.map_ring(&geometry).map_err(|e| {
+            let step = format!("make receive ring of {} bytes", geometry.bytes());
+            self.failed(&step, e)
+        })?;
+        Ok(Receiving { ring: SlotRing::new(memory, geometry), socket })
+    }
+
+    fn prepare(&self, socket: &PacketSocket) -> io::Result<()> {
+        socket.use_version_2().map_err(|e| self.failed("choose ring version 2", e))?;
+        socket.use_vnet_header().map_err(|e| self.failed("receive offload metadata", e))?;
+        socket.reserve(RESERVE_BYTES).map_err(|e| self.failed("reserve headroom", e))?;
+        socket.ignore_outgoing().map_err(|e| self.failed("ignore outgoing frames", e))
+    }
+
+    fn join_group(&self, workers: usize) -> io::Result<Vec<Receiving>> {
+        let mut group = Fanout::New;
+        let mut members = Vec::with_capacity(workers);
+        // In the workers' order: the program's answer is the position in order of joining, and
+        // the kernel restores the order of creation when a link comes up again.
+        for _ in 0..workers {
+            let member = self.receiving_socket()?;
+            // Until the group is complete, a member would receive what is another's.
+            SockRef::from(&member.socket)
+                .attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+                .map_err(|e| self.failed("close socket filter", e))?;
+            self.bind(&member.socket, ALL_PROTOCOLS)?;
+            let joined = member.socket.join_fanout(group);
+            group = Fanout::Join(joined.map_err(|e| self.failed("join fanout group", e))?);
+            members.push(member);
+        }
+        Ok(members)
+    }
+
+    /// Adds what is the same for one worker and several.
+    fn finish(&self, Receiving { ring, socket }: Receiving) -> io::Result<AfPacket> {
+        if let Some(mac) = self.config.virtual_mac {
+            socket
+                .add_unicast(self.index, mac)
+                .or_else(|_| socket.make_promiscuous(self.index))
+                .map_err(|e| self.failed("receive for the virtual MAC", e))?;
+        }
+        let receiver = AfPacketReceiver::new(ring, socket, self.index);
+        let sender = AfPacketSender::new(self.sending_socket()?);
+        Ok(AfPacket { receiver, sender })
+    }
+
+    /// A socket of protocol 0: it never receives.
+    fn sending_socket(&self) -> io::Result<PacketSocket> {
+        let socket = self.socket()?;
+        socket.use_vnet_header().map_err(|e| self.failed("send offload metadata", e))?;
+        socket.bypass_qdisc().map_err(|e| self.failed("bypass queueing discipline", e))?;
+        // As much as the system lets an ordinary user have; less is no reason to fail.
+        let _ = SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
+        self.bind(&socket, 0)?;
+        Ok(socket)
+    }
+
+    fn failed(&self, operation: &str, error: io::Error) -> io::Error {
+        failed(self.interface, operation, &error)
+    }
+
+    fn invalid(&self, problem: &str) -> io::Error {
+        let problem = format!("interface {}: {problem}", self.interface);
+        io::Error::new(io::ErrorKind::InvalidInput, problem)
+    }
+}
+
+fn failed(interface: &str, operation: &str, error: &io::Error) -> io::Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => " (needs CAP_NET_RAW in this network namespace)",
+        Some(libc::ENOMEM) => " (choose a smaller ring)",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("interface {interface}: {operation}: {error}{hint}"))
+}
+
+const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
+
+/// `BPF_RET | BPF_K`: ends a program with the constant it carries.
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// Sixty super-frames on their way through a device.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
