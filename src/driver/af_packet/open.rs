@@ -1,10 +1,8 @@
 //! Opening interfaces: one pair of halves per worker.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{LinkAddr, getsockname};
 use socket2::{SockFilter, SockRef};
 
 use super::config::{AfPacketConfig, RESERVE_BYTES};
@@ -31,7 +29,10 @@ pub struct AfPacketGroup {
 }
 
 /// A classic BPF program that answers for each frame, modulo the number of workers, which of them
-/// is to receive it. Its loads see the frame from its Ethernet header on.
+/// is to receive it.
+///
+/// **Shape** — its loads count from the network header, behind any VLAN tag; the Ethernet header
+/// is at `SKF_LL_OFF`.
 pub type Program = [libc::sock_filter];
 
 /// Changes how the kernel distributes an interface's frames.
@@ -115,9 +116,8 @@ impl<'a> Port<'a> {
     fn require_ethernet(&self) -> io::Result<()> {
         let socket = self.socket()?;
         self.bind(&socket, 0)?;
-        let address = getsockname::<LinkAddr>(socket.as_fd().as_raw_fd())
-            .map_err(|e| self.failed("ask for type", e.into()))?;
-        match address.hatype() {
+        let bound = socket.bound().map_err(|e| self.failed("ask for link type", e))?;
+        match bound.link_type {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Ok(()),
             other => Err(self.invalid(&format!("is of link type {other}, not Ethernet"))),
         }
@@ -187,7 +187,6 @@ impl<'a> Port<'a> {
     fn sending_socket(&self) -> io::Result<PacketSocket> {
         let socket = self.socket()?;
         socket.use_vnet_header().map_err(|e| self.failed("send offload metadata", e))?;
-        socket.bypass_qdisc().map_err(|e| self.failed("bypass queueing discipline", e))?;
         // As much as the system lets an ordinary user have; less is no reason to fail.
         let _ = SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
         self.bind(&socket, 0)?;

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
-use nix::sys::socket::{LinkAddr, getsockname};
 use socket2::SockRef;
 
 use super::frame::{Reject, packet};
@@ -44,10 +43,7 @@ impl Receiver for AfPacketReceiver {
         // it clears it. What it says is not needed: frames come again when the link is up again.
         let _ = SockRef::from(&self.socket).take_error();
         // The kernel unbinds the socket of an interface that vanishes.
-        match getsockname::<LinkAddr>(std::os::fd::AsRawFd::as_raw_fd(&self.socket.as_fd())) {
-            Ok(address) => address.ifindex() != self.index as usize,
-            Err(_) => true,
-        }
+        self.socket.bound().is_ok_and(|bound| bound.index != Some(self.index))
     }
 
     fn counters(&mut self) -> ReceiverCounters {

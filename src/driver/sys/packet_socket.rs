@@ -25,6 +25,15 @@ pub struct Statistics {
     pub drops: u32,
 }
 
+/// What a socket is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The interface's index; `None` once it has vanished.
+    pub index: Option<u32>,
+    /// `ARPHRD_ETHER` or another of that kind.
+    pub link_type: u16,
+}
+
 /// Which group of sockets to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fanout {
@@ -62,6 +71,19 @@ impl PacketSocket {
         let len = size_of_val(&address) as libc::socklen_t;
         // SAFETY: the address is a `sockaddr_ll` of the given length and is only read.
         check(unsafe { libc::bind(self.fd.as_raw_fd(), ptr::from_ref(&address).cast(), len) })
+    }
+
+    /// Asks what it is bound to now.
+    pub fn bound(&self) -> io::Result<Bound> {
+        // SAFETY: all fields are integers, for which zero is valid.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&address) as libc::socklen_t;
+        let target = ptr::from_mut(&mut address).cast();
+        // SAFETY: target and length describe the writable address, all of whose fields are
+        // integers.
+        check(unsafe { libc::getsockname(self.fd.as_raw_fd(), target, &mut len) })?;
+        let index = u32::try_from(address.sll_ifindex).ok();
+        Ok(Bound { index, link_type: address.sll_hatype })
     }
 
     /// Chooses the second ring version. Before [`map_ring`](Self::map_ring).

@@ -1,0 +1,8 @@
+//! Packet sockets against the kernel, on links in namespaces of their own.
+
+#[path = "driver/frames.rs"]
+mod frames;
+#[path = "driver/link.rs"]
+mod link;
+#[path = "driver/support.rs"]
+mod support;
