@@ -1,5 +1,7 @@
 //! The settings of `net.ipv4.vs` that the director follows, with the kernel's names and defaults.
 
+use super::scheduler::Tunables;
+
 /// Settings that hold for all services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -13,10 +15,18 @@ pub struct Settings {
     pub sloppy_tcp: bool,
     /// `secure_tcp`: whether the stricter table of TCP states is in force.
     pub secure_tcp: bool,
+    /// What holds for the schedulers of all services: `lblc_expiration` and its like.
+    pub schedulers: Tunables,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { conn_reuse_mode: 1, expire_nodest_conn: false, sloppy_tcp: false, secure_tcp: false }
+        Self {
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            sloppy_tcp: false,
+            secure_tcp: false,
+            schedulers: Tunables::default(),
+        }
     }
 }

@@ -47,6 +47,12 @@ pub(super) fn least_weighted<'a, K>(
     measured.reduce(|least, next| if next.1 < least.1 { next } else { least }).map(|(key, _)| key)
 }
 
+/// The server of the greatest weight; of equals the first.
+pub(super) fn heaviest<'a, K>(servers: impl Iterator<Item = (K, &'a RealServer)>) -> Option<K> {
+    let weighed = servers.map(|(key, real)| (key, real.weight()));
+    weighed.reduce(|most, next| if next.1 > most.1 { next } else { most }).map(|(key, _)| key)
+}
+
 /// A load in proportion to a weight, compared without dividing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratio {

@@ -28,7 +28,7 @@
 //! 1. Write `NAME.rs` here: a struct, `impl Scheduler` for it, and
 //!
 //!    ```text
-//!    pub(super) fn make(_: &Settings, _: &Reals, _: Moment) -> Made {
+//!    pub(super) fn make(_: &Options, _: &Reals, _: Moment) -> Made {
 //!        Ok(Box::new(MyScheduler::default()))
 //!    }
 //!    ```
@@ -50,9 +50,23 @@ use crate::packet::Endpoint;
 pub use explain::Explanation;
 pub use load::Overhead;
 
+mod buckets;
+mod dh;
 mod explain;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
+mod lc;
 mod load;
+mod locality;
+mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 
@@ -87,14 +101,14 @@ pub trait Random {
 
 /// What can be set about a scheduler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct Options {
     /// Flags of its service (`-b`).
     pub flags: SchedulerFlags,
     /// What holds for all services of the director.
     pub tunables: Tunables,
 }
 
-/// Settings that hold for the schedulers of all services.
+/// Options that hold for the schedulers of all services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunables {
     /// `net.ipv4.vs.lblc_expiration`: how long lblc keeps an address that nobody asks for.
@@ -143,9 +157,9 @@ pub trait Scheduler: Debug + Send {
         Ok(())
     }
 
-    /// Takes over new settings and keeps its state, as IPVS does when a service is edited without
+    /// Takes over new options and keeps its state, as IPVS does when a service is edited without
     /// naming another scheduler.
-    fn configure(&mut self, _settings: &Settings) {}
+    fn configure(&mut self, _options: &Options) {}
 
     /// Does what is due by time, and returns when it wants to be called next, if ever.
     fn handle_timeout(&mut self, _now: Moment) -> Option<Moment> {
@@ -160,19 +174,34 @@ pub trait Scheduler: Debug + Send {
 pub type Made = Result<Box<dyn Scheduler>, ConfigError>;
 
 /// Makes a scheduler for a service that has `reals` already.
-pub type Make = fn(&Settings, &Reals, Moment) -> Made;
+pub type Make = fn(&Options, &Reals, Moment) -> Made;
 
 /// The schedulers there are, by the name ipvsadm gives them. A new one is a file here and a line
 /// in this table.
-pub static REGISTRY: &[(&str, Make)] = &[("rr", rr::make), ("wlc", wlc::make), ("wrr", wrr::make)];
+pub static REGISTRY: &[(&str, Make)] = &[
+    ("dh", dh::make),
+    ("fo", fo::make),
+    ("lblc", lblc::make),
+    ("lblcr", lblcr::make),
+    ("lc", lc::make),
+    ("mh", mh::make),
+    ("nq", nq::make),
+    ("ovf", ovf::make),
+    ("rr", rr::make),
+    ("sed", sed::make),
+    ("sh", sh::make),
+    ("twos", twos::make),
+    ("wlc", wlc::make),
+    ("wrr", wrr::make),
+];
 
 /// Makes the scheduler of that name.
 ///
 /// **Errors** — `NoSuchScheduler` for an unknown name; what the scheduler itself refuses.
-pub fn make(name: &str, settings: &Settings, reals: &Reals, now: Moment) -> Made {
+pub fn make(name: &str, options: &Options, reals: &Reals, now: Moment) -> Made {
     let entry = REGISTRY.iter().find(|(known, _)| *known == name);
     let (_, make) = entry.ok_or(ConfigError::NoSuchScheduler)?;
-    make(settings, reals, now)
+    make(options, reals, now)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `rr`: the servers take turns.
 
 use super::load::is_eligible;
-use super::{Change, Explanation, Flow, Made, Random, Reals, Scheduler, Settings};
+use super::{Change, Explanation, Flow, Made, Options, Random, Reals, Scheduler};
 use crate::engine::service::ConfigError;
 use crate::engine::time::Moment;
 
@@ -14,7 +14,7 @@ struct RoundRobin {
     last: Option<usize>,
 }
 
-pub(super) fn make(_: &Settings, _: &Reals, _: Moment) -> Made {
+pub(super) fn make(_: &Options, _: &Reals, _: Moment) -> Made {
     Ok(Box::new(RoundRobin::default()))
 }
 

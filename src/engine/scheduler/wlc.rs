@@ -1,7 +1,7 @@
 //! `wlc`: the fewest connections for the weight. ipvsadm's default.
 
 use super::load::{Ratio, eligible, least_weighted};
-use super::{Explanation, Flow, Made, Overhead, Random, Reals, Scheduler, Settings};
+use super::{Explanation, Flow, Made, Options, Overhead, Random, Reals, Scheduler};
 use crate::engine::time::Moment;
 
 /// Weighted least connection: the least overhead in proportion to the weight; of equals the first
@@ -13,8 +13,8 @@ struct WeightedLeastConnection {
     overhead: Overhead,
 }
 
-pub(super) fn make(settings: &Settings, _: &Reals, _: Moment) -> Made {
-    Ok(Box::new(WeightedLeastConnection { overhead: settings.tunables.overhead }))
+pub(super) fn make(options: &Options, _: &Reals, _: Moment) -> Made {
+    Ok(Box::new(WeightedLeastConnection { overhead: options.tunables.overhead }))
 }
 
 impl Scheduler for WeightedLeastConnection {
@@ -28,7 +28,7 @@ impl Scheduler for WeightedLeastConnection {
         })
     }
 
-    fn configure(&mut self, settings: &Settings) {
-        self.overhead = settings.tunables.overhead;
+    fn configure(&mut self, options: &Options) {
+        self.overhead = options.tunables.overhead;
     }
 }

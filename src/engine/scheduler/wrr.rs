@@ -1,6 +1,6 @@
 //! `wrr`: the servers take turns, as often as their weights say.
 
-use super::{Change, Explanation, Flow, Made, Random, Reals, Scheduler, Settings};
+use super::{Change, Explanation, Flow, Made, Options, Random, Reals, Scheduler};
 use crate::engine::service::{ConfigError, RealServer};
 use crate::engine::time::Moment;
 
@@ -23,7 +23,7 @@ struct WeightedRoundRobin {
     step: i64,
 }
 
-pub(super) fn make(_: &Settings, reals: &Reals, _: Moment) -> Made {
+pub(super) fn make(_: &Options, reals: &Reals, _: Moment) -> Made {
     let (highest, step) = bounds(reals);
     Ok(Box::new(WeightedRoundRobin { last: None, current: highest, highest, step }))
 }

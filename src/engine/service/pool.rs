@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::real::RealServer;
 use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec};
 use crate::engine::scheduler::{
-    self, Change, Explanation, Flow, Random, Scheduler, Settings, Tunables,
+    self, Change, Explanation, Flow, Options, Random, Scheduler, Tunables,
 };
 use crate::engine::stats::{Estimator, Rates, Totals};
 use crate::engine::time::Moment;
@@ -101,8 +101,8 @@ pub struct RealView {
 impl Pool {
     fn new(spec: ServiceSpec, now: Moment) -> Result<Self, ConfigError> {
         let tunables = Tunables::default();
-        let settings = Settings { flags: spec.scheduler_flags, tunables };
-        let scheduler = scheduler::make(&spec.scheduler, &settings, &[], now)?;
+        let options = Options { flags: spec.scheduler_flags, tunables };
+        let scheduler = scheduler::make(&spec.scheduler, &options, &[], now)?;
         Ok(Self {
             spec,
             reals: Vec::new(),
@@ -148,11 +148,11 @@ impl Pool {
     /// Replaces the configuration. The scheduler starts anew if it is another one; new flags alone
     /// leave it where it is.
     pub fn edit(&mut self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
-        let settings = Settings { flags: spec.scheduler_flags, tunables: self.tunables };
+        let options = Options { flags: spec.scheduler_flags, tunables: self.tunables };
         if spec.scheduler == self.spec.scheduler {
-            self.scheduler.configure(&settings);
+            self.scheduler.configure(&options);
         } else {
-            self.scheduler = scheduler::make(&spec.scheduler, &settings, &self.reals, now)?;
+            self.scheduler = scheduler::make(&spec.scheduler, &options, &self.reals, now)?;
         }
         self.spec = spec;
         Ok(())
@@ -161,7 +161,7 @@ impl Pool {
     /// Takes over what is set for the schedulers of all services.
     pub fn tune(&mut self, tunables: Tunables) {
         self.tunables = tunables;
-        self.scheduler.configure(&Settings { flags: self.spec.scheduler_flags, tunables });
+        self.scheduler.configure(&Options { flags: self.spec.scheduler_flags, tunables });
     }
 
     /// Lets the scheduler do what is due by time; returns when it wants to be called next.

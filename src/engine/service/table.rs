@@ -150,6 +150,7 @@ impl ServiceTable {
             return Err(ConfigError::OutOfMemory);
         }
         let service = Arc::new(VirtualService::new(spec, now)?);
+        service.pool().tune(current.settings.schedulers);
         self.publish(|snapshot| {
             snapshot.services.insert(service.key(), service);
         });
@@ -266,6 +267,9 @@ impl ServiceTable {
     pub fn set_settings(&self, settings: Settings) {
         let _editor = self.editor();
         self.publish(|snapshot| snapshot.settings = settings);
+        for service in self.snapshot().services.values() {
+            service.pool().tune(settings.schedulers);
+        }
     }
 
     /// Replaces the rules by which connections of real servers are translated.
@@ -294,7 +298,8 @@ impl ServiceTable {
         (self.sum(&editor), editor.estimator.rates())
     }
 
-    /// Does what is due by time: samples for the rates, and forgetting removed servers.
+    /// Does what is due by time: samples for the rates, what schedulers have to do, and forgetting
+    /// removed servers.
     ///
     /// Returns when it wants to be called next.
     pub fn handle_timeout(&self, now: Moment) -> Moment {
@@ -311,7 +316,11 @@ impl ServiceTable {
             editor.next_sweep = Moment::from_ms(now.as_ms() + TRASH_SWEEP_MS);
             editor.sweep(now);
         }
-        editor.next_sample.min(editor.next_sweep)
+        let schedulers = self.snapshot();
+        let schedulers = schedulers.services.values();
+        let next = schedulers.filter_map(|service| service.pool().handle_timeout(now)).min();
+        let next = next.unwrap_or(editor.next_sample);
+        next.min(editor.next_sample).min(editor.next_sweep)
     }
 
     fn sum(&self, editor: &Editor) -> Totals {
