@@ -1,6 +1,7 @@
 //! The link layer as a whole, in made-up networks with a virtual clock.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 use pnet_base::MacAddr;
@@ -75,7 +76,7 @@ fn layer(host: HostView, change: impl FnOnce(&mut Settings)) -> LinkLayer {
     let mut settings = Settings { interfaces, adopt: true, ..Settings::default() };
     change(&mut settings);
     let mut layer = LinkLayer::new(settings);
-    layer.set_host(host, at(0));
+    layer.set_host(Arc::new(host), at(0));
     layer
 }
 
@@ -309,7 +310,7 @@ fn permanent_neighbours_are_never_asked() {
     let Dispatch::Ready(hop) = dispatch(&mut layer, "12.0.0.12", 1_000_000) else { panic!() };
     assert_eq!(hop.header()[..6], CLIENT.octets());
     assert_eq!(sent(&mut layer), []);
-    layer.set_host(lab_host(), at(1_000_001));
+    layer.set_host(Arc::new(lab_host()), at(1_000_001));
     assert_eq!(dispatch(&mut layer, "12.0.0.12", 1_000_002), Dispatch::Held);
 }
 
@@ -351,7 +352,7 @@ fn an_address_of_the_kernel_is_never_answered_for() {
     run_until(&mut layer, 10_000);
     assert_eq!(sent(&mut layer), []);
     // Also not after the kernel gave it up, as keepalived's backup does.
-    layer.set_host(bare_host(), at(10_000));
+    layer.set_host(Arc::new(bare_host()), at(10_000));
     run_until(&mut layer, 20_000);
     assert_eq!(layer.owned_addresses(), []);
 }
@@ -362,7 +363,7 @@ fn an_address_that_the_kernel_gets_is_the_kernels() {
     layer.set_services(services(), at(0));
     run_until(&mut layer, 300);
     assert_eq!(layer.owned_addresses().len(), 1);
-    layer.set_host(lab_host(), at(400));
+    layer.set_host(Arc::new(lab_host()), at(400));
     assert_eq!(layer.owned_addresses(), []);
 }
 
@@ -482,13 +483,13 @@ fn configured_addresses_are_taken_and_asked_with() {
 fn an_interface_made_anew_is_asked_anew() {
     let mut layer = layer(lab_host(), |_| {});
     serve(&mut layer, 0);
-    layer.set_host(HostView::default(), at(10));
+    layer.set_host(Arc::new(HostView::default()), at(10));
     assert_eq!(dispatch(&mut layer, "192.168.200.110", 20), Dispatch::Lost(Lost::NoRoute));
     let mut host = lab_host();
     host.interfaces[1].index = 7;
     host.addresses[1].interface = 7;
     host.routes[1].interface = 7;
-    layer.set_host(host, at(30));
+    layer.set_host(Arc::new(host), at(30));
     assert_eq!(dispatch(&mut layer, "192.168.200.110", 40), Dispatch::Held);
 }
 

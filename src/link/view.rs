@@ -17,6 +17,8 @@ pub struct HostView {
     pub routes: Vec<KernelRoute>,
     /// Neighbours with a known link address.
     pub neighbours: Vec<KernelNeighbour>,
+    /// What the kernel takes as its own addresses, also beyond those on interfaces.
+    pub locals: Vec<Prefix>,
     /// Whether the kernel forwards IPv4 packets.
     pub forwards_v4: bool,
 }
@@ -30,6 +32,7 @@ impl HostView {
     /// Whether an address is the kernel's own, on any interface.
     pub fn owns(&self, addr: Addr) -> bool {
         self.addresses.iter().any(|own| own.addr == addr)
+            || self.locals.iter().any(|prefix| prefix.contains(addr))
     }
 }
 

@@ -6,6 +6,7 @@ mod output;
 mod own;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 use pnet_base::MacAddr;
@@ -165,7 +166,7 @@ pub struct LinkCounters {
 pub struct LinkLayer {
     settings: Settings,
     ports: Vec<Port>,
-    host: HostView,
+    host: Arc<HostView>,
     services: Services,
     routes: Routes,
     neighbours: Neighbours,
@@ -190,7 +191,7 @@ impl LinkLayer {
         Self {
             ports: ports.map(|name| Port::absent(name)).collect(),
             settings,
-            host: HostView::default(),
+            host: Arc::default(),
             services: Services::default(),
             routes: Routes::default(),
             neighbours: Neighbours::default(),
@@ -207,7 +208,7 @@ impl LinkLayer {
     }
 
     /// Takes over what the kernel knows.
-    pub fn set_host(&mut self, host: HostView, now: Moment) {
+    pub fn set_host(&mut self, host: Arc<HostView>, now: Moment) {
         let before = std::mem::replace(&mut self.host, host);
         self.kernels.extend(self.host.addresses.iter().map(|own| own.addr));
         self.update_ports(&before);

@@ -25,9 +25,9 @@ impl LinkLayer {
         for addr in self.services.virtuals.iter().filter(|addr| is_host(**addr)) {
             wanted.entry(*addr).or_insert_with(|| (Why::VirtualAddress, self.ports_for(*addr)));
         }
-        wanted.retain(|addr, _| !self.kernels.contains(addr));
-        let adopted: Vec<Addr> = self.kernels.iter().copied().collect();
-        adopted.into_iter().for_each(|addr| self.claims.release(addr));
+        wanted.retain(|addr, _| !self.kernels.contains(addr) && !self.host.owns(*addr));
+        let kernels: Vec<Addr> = self.kernels.iter().copied().collect();
+        kernels.into_iter().for_each(|addr| self.claims.release(addr));
         self.claims.set(&wanted, now);
     }
 
@@ -109,6 +109,7 @@ impl LinkLayer {
             || self.claims.has_adopted(port)
             || self.host.addresses.iter().any(|own| in_network(&own.prefix));
         let somebodys = self.kernels.contains(&target)
+            || self.host.owns(target)
             || self.services.servers.contains(&target)
             || self.services.virtuals.contains(&target)
             || self.segments().any(|segment| self.neighbours.knows(segment, target));

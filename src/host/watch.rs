@@ -1,0 +1,142 @@
+//! The thread that keeps the view current.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use tokio::sync::oneshot;
+
+use super::dump::{self, Dirty};
+use crate::link::HostView;
+
+/// The current view of the host, for any number of readers. Ends with its last owner.
+#[derive(Debug)]
+pub struct HostWatch {
+    shared: Arc<Shared>,
+    /// Dropped to end the thread.
+    _stop: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    epoch: AtomicU64,
+    view: Mutex<Arc<HostView>>,
+}
+
+impl HostWatch {
+    /// Looks at the calling thread's network namespace, and goes on watching it.
+    pub fn start() -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let (first, ready) = std::sync::mpsc::sync_channel(1);
+        let shared = Arc::new(Shared { epoch: AtomicU64::new(0), view: Mutex::default() });
+        let watched = Arc::clone(&shared);
+        std::thread::Builder::new().name("ulvs-host".into()).spawn(move || {
+            let started = first.clone();
+            if let Err(error) = watch(&watched, started, stopped) {
+                // Nobody waits any more if the first look had succeeded.
+                let _late = first.try_send(Err(error));
+            }
+        })?;
+        ready.recv().map_err(io::Error::other)??;
+        Ok(Self { shared, _stop: stop })
+    }
+
+    /// Grows with every change.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    /// The view as it is now.
+    pub fn view(&self) -> Arc<HostView> {
+        Arc::clone(&self.shared.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    fn publish(&self, mut view: HostView) {
+        let mut published = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.epoch = published.epoch;
+        if *published.as_ref() == view {
+            return;
+        }
+        view.epoch += 1;
+        self.epoch.store(view.epoch, Ordering::Release);
+        *published = Arc::new(view);
+    }
+}
+
+fn watch(
+    shared: &Shared,
+    started: std::sync::mpsc::SyncSender<io::Result<()>>,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    dump::runtime()?.block_on(async {
+        let (connection, handle, mut news) = rtnetlink::new_multicast_connection(GROUPS)?;
+        tokio::spawn(connection);
+        let mut view = HostView::default();
+        dump::refresh(&handle, Dirty::ALL, &mut view).await?;
+        shared.publish(view.clone());
+        // The starter waits for this one message.
+        let _gone = started.try_send(Ok(()));
+        let follow = async {
+            loop {
+                let Ok(first) = tokio::time::timeout(SETTINGS_PERIOD, news.next()).await else {
+                    dump::refresh_settings(&mut view);
+                    shared.publish(view.clone());
+                    continue;
+                };
+                let Some((message, _)) = first else { return };
+                let mut dirty = concerns(&message);
+                tokio::time::sleep(COALESCE).await;
+                while let Ok((message, _)) = news.try_recv() {
+                    dirty = dirty | concerns(&message);
+                }
+                match dump::refresh(&handle, dirty, &mut view).await {
+                    Ok(()) => shared.publish(view.clone()),
+                    Err(error) => tracing::warn!("cannot read the kernel's routes: {error}"),
+                }
+            }
+        };
+        tokio::select! {
+            () = follow => tracing::warn!("the kernel's notifications ended; routes are as of now"),
+            _ = stopped => {}
+        }
+        Ok(())
+    })
+}
+
+/// Which part of the view a notification makes outdated.
+fn concerns(message: &NetlinkMessage<RouteNetlinkMessage>) -> Dirty {
+    use RouteNetlinkMessage as Message;
+    let NetlinkPayload::InnerMessage(message) = &message.payload else {
+        // Notifications were lost.
+        return Dirty::ALL;
+    };
+    match message {
+        Message::NewNeighbour(_) | Message::DelNeighbour(_) => Dirty::NEIGHBOURS,
+        Message::NewRoute(_) | Message::DelRoute(_) => Dirty::ROUTES,
+        Message::NewAddress(_) | Message::DelAddress(_) => Dirty::ADDRESSES | Dirty::ROUTES,
+        _ => Dirty::ALL,
+    }
+}
+
+const GROUPS: &[MulticastGroup] = &[
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Neigh,
+];
+
+/// Notifications come in bursts; one look serves them all.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Settings like `ip_forward` are looked at this often: the library does not know the kernel's
+/// notifications about them.
+const SETTINGS_PERIOD: Duration = Duration::from_secs(1);
