@@ -9,7 +9,6 @@
 //! - [`link`]: whom a frame is for and where a packet goes next, without I/O.
 //! - [`host`]: what the kernel knows about this host, kept current.
 //! - [`driver`]: where frames come from and go to.
-//! - [`worker`]: threads that move packets between those.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
@@ -22,4 +21,3 @@ pub mod lab;
 pub mod link;
 pub mod packet;
 pub mod simulate;
-pub mod worker;

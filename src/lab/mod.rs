@@ -9,7 +9,7 @@
 pub mod net;
 mod network;
 pub mod services;
-mod sys;
+pub(crate) mod sys;
 pub mod topology;
 pub mod web;
 

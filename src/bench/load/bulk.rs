@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Failure, Failures, Measurement, Phase, Timing, Window, per_second};
@@ -35,6 +35,7 @@ pub fn download(address: SocketAddr, timing: Timing) -> io::Result<Measurement> 
 ///
 /// **Errors** — the connection could not be made.
 pub fn upload(address: SocketAddr, meter: &Meter, timing: Timing) -> io::Result<Measurement> {
+    let before = meter.received_bytes();
     let mut stream = ask(address, Request::Upload)?;
     let buffer = vec![0x5a; BLOCK_BYTES];
     let mut sent = 0;
@@ -45,10 +46,20 @@ pub fn upload(address: SocketAddr, meter: &Meter, timing: Timing) -> io::Result<
         }
         meter.received_bytes()
     })?;
-    if measurement.failures.total() == 0 && confirmed_bytes(&mut stream).ok() != Some(sent) {
+    drop(stream);
+    if measurement.failures.total() == 0 && !arrives(meter, before + sent) {
         measurement.failures += Failure::Length;
     }
     Ok(measurement)
+}
+
+/// Waits until everything that was sent has arrived; false if it does not.
+fn arrives(meter: &Meter, all_bytes: u64) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while meter.received_bytes() < all_bytes && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    meter.received_bytes() == all_bytes
 }
 
 /// The two ends of a connection as the server sees them, which tells whether and how the
@@ -92,22 +103,24 @@ impl Meter {
     }
 }
 
-/// The server's side of the bulk loads.
+/// The server's side of the bulk loads. It stops when dropped.
 #[derive(Debug)]
 pub struct Counterpart {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     meter: Meter,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Counterpart {
-    /// Listens on all IPv4 addresses of the calling thread's namespace.
+    /// Listens on all IPv4 addresses of the calling thread's namespace and serves from a thread.
     ///
     /// **Errors** — the port is taken or not allowed.
-    pub fn bind(port: u16) -> io::Result<Self> {
-        Ok(Self {
-            listener: TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?,
-            meter: Meter::default(),
-        })
+    pub fn start(port: u16) -> io::Result<Self> {
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?);
+        let meter = Meter::default();
+        let (accepting, counting) = (listener.clone(), meter.clone());
+        let thread = thread::spawn(move || serve(&accepting, &counting));
+        Ok(Self { listener, meter, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -119,19 +132,30 @@ impl Counterpart {
     pub fn meter(&self) -> Meter {
         self.meter.clone()
     }
+}
 
-    /// Serves one connection after another, each in a thread of its own, until the process ends.
-    pub fn serve(self) -> ! {
-        loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    let meter = self.meter.clone();
-                    // A connection that breaks is the client's finding, not ours.
-                    thread::spawn(move || serve_one(stream, &meter));
-                }
-                // Out of descriptors, or a connection that broke in the queue.
-                Err(_) => thread::sleep(Duration::from_millis(1)),
+impl Drop for Counterpart {
+    fn drop(&mut self) {
+        // Makes `accept` fail, for good. Connections end with their clients or their patience.
+        let _ = socket2::SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves each connection in a thread of its own until the listener is shut down.
+fn serve(listener: &TcpListener, meter: &Meter) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let meter = meter.clone();
+                // A connection that breaks is the client's finding, not ours.
+                thread::spawn(move || serve_one(stream, &meter));
             }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => return,
+            // Out of descriptors, or a connection that broke in the queue.
+            Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -205,14 +229,6 @@ fn failure_of(error: &io::Error) -> Failure {
     }
 }
 
-/// Ends the upload and reads how much of it has arrived.
-fn confirmed_bytes(stream: &mut TcpStream) -> io::Result<u64> {
-    stream.shutdown(Shutdown::Write)?;
-    let mut total = [0; 8];
-    stream.read_exact(&mut total)?;
-    Ok(u64::from_be_bytes(total))
-}
-
 fn serve_one(mut stream: TcpStream, meter: &Meter) -> io::Result<()> {
     set_patience(&stream)?;
     let mut first = [0];
@@ -232,14 +248,10 @@ fn serve_one(mut stream: TcpStream, meter: &Meter) -> io::Result<()> {
 
 fn receive_upload(mut stream: TcpStream, meter: &Meter) -> io::Result<()> {
     let mut buffer = vec![0; BLOCK_BYTES];
-    let mut total: u64 = 0;
     loop {
         match stream.read(&mut buffer)? {
-            0 => return stream.write_all(&total.to_be_bytes()),
-            bytes => {
-                total += bytes as u64;
-                meter.add(bytes);
-            }
+            0 => return Ok(()),
+            bytes => meter.add(bytes),
         }
     }
 }
@@ -262,33 +274,40 @@ mod tests {
     const TIMING: Timing =
         Timing { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) };
 
-    fn counterpart() -> (SocketAddr, Meter) {
-        let counterpart = Counterpart::bind(0).unwrap();
+    fn counterpart() -> (Counterpart, SocketAddr) {
+        let counterpart = Counterpart::start(0).unwrap();
         let port = counterpart.address().unwrap().port();
-        let meter = counterpart.meter();
-        thread::spawn(move || counterpart.serve());
-        ((Ipv4Addr::LOCALHOST, port).into(), meter)
+        (counterpart, (Ipv4Addr::LOCALHOST, port).into())
     }
 
     #[test]
     fn a_download_is_counted_without_failures() {
-        let (address, meter) = counterpart();
+        let (counterpart, address) = counterpart();
         let measurement = download(address, TIMING).unwrap();
         assert_eq!(measurement.failures, Failures::default());
         assert!(measurement.rate > 0.0);
         assert!((0.1..1.0).contains(&measurement.seconds));
-        assert_eq!(meter.received_bytes(), 0);
+        assert_eq!(counterpart.meter().received_bytes(), 0);
     }
 
     #[test]
-    fn an_upload_is_counted_where_it_arrives_and_confirmed() {
-        let (address, meter) = counterpart();
+    fn an_upload_is_counted_where_it_arrives() {
+        let (counterpart, address) = counterpart();
+        let meter = counterpart.meter();
         let measurement = upload(address, &meter, TIMING).unwrap();
         assert_eq!(measurement.failures, Failures::default());
         let counted_bits = measurement.rate * measurement.seconds;
         assert!(counted_bits > 0.0);
         // The warm-up and what was in flight at the end arrived too, but were not counted.
         assert!(counted_bits <= meter.received_bytes() as f64 * 8.0 + 1.0);
+    }
+
+    #[test]
+    fn an_upload_that_does_not_arrive_whole_is_a_failure() {
+        let (_counterpart, address) = counterpart();
+        let elsewhere = Meter::default();
+        let measurement = upload(address, &elsewhere, TIMING).unwrap();
+        assert_eq!(measurement.failures.length, 1);
     }
 
     #[test]
@@ -306,9 +325,17 @@ mod tests {
 
     #[test]
     fn the_counterpart_tells_how_it_sees_a_connection() {
-        let (address, _) = counterpart();
+        let (_counterpart, address) = counterpart();
         let seen = ends(address).unwrap();
         assert_eq!(seen.local, address);
         assert_eq!(seen.peer.ip(), Ipv4Addr::LOCALHOST);
+    }
+
+    #[test]
+    fn a_dropped_counterpart_has_freed_its_port() {
+        let (counterpart, address) = counterpart();
+        ends(address).unwrap();
+        drop(counterpart);
+        assert!(ends(address).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! network namespace that thread is in, ends after its [`Timing`], and returns a
 //! [`Measurement`]. A load knows addresses, never contenders.
 
+use std::fmt;
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -113,6 +114,24 @@ impl Failures {
     /// How many there were.
     pub fn total(&self) -> u64 {
         self.connect + self.broken + self.status + self.length + self.stalled
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.connect, "not connected"),
+            (self.broken, "broken off"),
+            (self.status, "not 200"),
+            (self.length, "of wrong length"),
+            (self.stalled, "stalled"),
+        ];
+        let mut separator = "";
+        for (count, kind) in kinds.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{separator}{count} {kind}")?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 

@@ -54,8 +54,7 @@ impl Snapshot {
         self.services.values()
     }
 
-    /// Whether clients talk to this address: some service's, or one that connections of real
-    /// servers are translated to.
+    /// Whether some service has this virtual address.
     pub fn is_virtual(&self, addr: Addr) -> bool {
         self.virtual_addrs.contains(&addr)
     }
@@ -70,8 +69,7 @@ impl Snapshot {
             ServiceKey::Address { addr, .. } => Some(*addr),
             ServiceKey::Mark { .. } => None,
         });
-        let translated = self.snat.iter().map(|rule| rule.to);
-        self.virtual_addrs = addresses.chain(translated).collect();
+        self.virtual_addrs = addresses.collect();
     }
 }
 

@@ -1,0 +1,62 @@
+//! This program as a NAT director, driven by its own ipvsadm.
+
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::network::{
+    BULK_PORT, DIRECTOR_OUTSIDE, INSIDE, Network, OUTSIDE, PACKET_PORT, PAGE_PORT, SERVERS,
+};
+use super::process::{self, Program};
+use super::{Forwarder, Launch, Refusal};
+
+pub(super) fn start(network: &Network, launch: &Launch) -> Result<Forwarder, Refusal> {
+    let program = &launch.program;
+    let control = launch.directory.join("control");
+    let mut command = network.director.command(program);
+    command.args(["run", "--interface", OUTSIDE, "--interface", INSIDE, "--control"]);
+    command.arg(&control);
+    if let Some(workers) = launch.workers {
+        command.args(["--workers", &workers.to_string()]);
+    }
+    let mut director = Program::start(command, "")?;
+    await_control(&control, &mut director)?;
+    for line in rules() {
+        let mut ipvsadm = network.director.command(program);
+        ipvsadm.arg("ipvsadm").args(line.split_whitespace()).env("ULVS_CONTROL", &control);
+        process::run(&mut ipvsadm, "")
+            .map_err(|error| Refusal::Failed(format!("ipvsadm {line}: {error}")))?;
+    }
+    let version = format!("ulvs {}", env!("CARGO_PKG_VERSION"));
+    Ok(Forwarder { version, program: Some(director) })
+}
+
+/// Waits until the director takes commands.
+fn await_control(control: &Path, director: &mut Program) -> io::Result<()> {
+    let deadline = Instant::now() + START;
+    while !control.exists() {
+        director.check()?;
+        if Instant::now() > deadline {
+            let message = format!("made no control socket within {} s", START.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// The lines that a user would type.
+fn rules() -> Vec<String> {
+    [("-t", PAGE_PORT), ("-t", BULK_PORT), ("-u", PACKET_PORT)]
+        .into_iter()
+        .flat_map(|(protocol, port)| {
+            let service = format!("{protocol} {DIRECTOR_OUTSIDE}:{port}");
+            let servers = SERVERS.map(|server| format!("-a {service} -r {server}:{port} -m"));
+            [format!("-A {service} -s rr")].into_iter().chain(servers)
+        })
+        .collect()
+}
+
+/// How long a director may take to start.
+const START: Duration = Duration::from_secs(5);
