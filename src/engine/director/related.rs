@@ -10,7 +10,7 @@ use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::headers::protocol;
 use crate::packet::reply::icmp_checksum_is_right;
-use crate::packet::{Headers, PacketBuf};
+use crate::packet::{Checksum, Headers, PacketBuf};
 
 impl Director {
     /// Judges an ICMP error; `None` if it is none, or about no connection.
@@ -51,7 +51,9 @@ impl Director {
         if conn.method() != ForwardingMethod::Masquerade {
             return None;
         }
-        if !icmp_checksum_is_right(icmp, headers) {
+        // What is left to a network card to sum up cannot be wrong yet.
+        let unfinished = packet.unfinished_checksum().is_some();
+        if !unfinished && !icmp_checksum_is_right(icmp, headers) {
             return Some(Verdict::Drop(DropReason::BadChecksum));
         }
         Some(self.translate_related(packet, headers, &quoted, id, to_client, network))
@@ -79,6 +81,7 @@ impl Director {
         let translation = ErrorTranslation { outer: stands_in.addr, quoted: stands_in, to_client };
         let start = headers.transport + ERROR_HEADER_LEN;
         translate_error(packet, headers, quoted, start, translation);
+        packet.offload.checksum = Checksum::Complete;
         Verdict::Forward(Hop { to })
     }
 
