@@ -1,6 +1,7 @@
 //! The `ulvs` command.
 
 mod bench;
+mod lab;
 
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 /// A complete Linux Virtual Server (IPVS) in userspace.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "ulvs", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,10 +19,13 @@ struct Cli {
 enum Command {
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
+    /// Build a textbook network on this machine and try the director in it
+    Lab(lab::Lab),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Lab(lab) => lab.run(),
     }
 }
