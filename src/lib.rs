@@ -7,6 +7,7 @@
 //! - [`packet`]: bytes of packets, without policy.
 //! - [`engine`]: the director, without I/O.
 //! - [`link`]: whom a frame is for and where a packet goes next, without I/O.
+//! - [`guard`]: keeps the kernel from answering what belongs to a virtual service.
 //! - [`host`]: what the kernel knows about this host, kept current.
 //! - [`driver`]: where frames come from and go to.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
@@ -16,6 +17,7 @@
 pub mod bench;
 pub mod driver;
 pub mod engine;
+pub mod guard;
 pub mod host;
 pub mod lab;
 pub mod link;

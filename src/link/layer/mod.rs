@@ -20,9 +20,9 @@ use super::held::OwnedPacket;
 use super::neighbour::{Neighbours, Place};
 use super::port::Port;
 use super::route::Routes;
-use super::view::{HostView, Prefix};
+use super::view::HostView;
 use crate::engine::Moment;
-use crate::packet::{Addr, PacketBuf};
+use crate::packet::{Addr, PacketBuf, Prefix};
 
 /// What an administrator decides about the link layer.
 #[derive(Clone, Debug, Default)]
