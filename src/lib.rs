@@ -10,6 +10,7 @@
 //! - [`guard`]: keeps the kernel from answering what belongs to a virtual service.
 //! - [`host`]: what the kernel knows about this host, kept current.
 //! - [`driver`]: where frames come from and go to.
+//! - [`worker`]: threads that move packets between those.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
@@ -23,3 +24,4 @@ pub mod lab;
 pub mod link;
 pub mod packet;
 pub mod simulate;
+pub mod worker;

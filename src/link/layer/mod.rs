@@ -4,6 +4,7 @@ mod kernel;
 mod next_hop;
 mod output;
 mod own;
+mod query;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -299,6 +300,11 @@ impl LinkLayer {
     /// The next frame to be sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Whether there is a frame to be sent.
+    pub fn has_transmits(&self) -> bool {
+        !self.transmits.is_empty()
     }
 
     /// The next thing to tell an administrator.
