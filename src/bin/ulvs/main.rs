@@ -1,15 +1,17 @@
-//! The `ulvs` command.
+//! The `ulvs` command: one binary for everything, also under the names of the tools it stands in
+//! for.
 
 mod bench;
-mod lab;
+mod ipvsadm;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// A complete Linux Virtual Server (IPVS) in userspace.
 #[derive(Debug, Parser)]
-#[command(name = "ulvs", version)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,15 +19,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Set up, maintain or inspect the virtual server table, as with ipvsadm(8)
+    #[command(disable_help_flag = true)]
+    Ipvsadm(ipvsadm::Args),
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
-    /// Build a textbook network on this machine and try the director in it
-    Lab(lab::Lab),
 }
 
 fn main() -> ExitCode {
+    // ipvsadm reads its arguments in a way of its own, before clap can take offence at them.
+    if let Some(status) = ipvsadm::by_name(env::args_os()) {
+        return status;
+    }
     match Cli::parse().command {
+        Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Lab(lab) => lab.run(),
     }
 }

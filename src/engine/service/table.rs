@@ -54,8 +54,7 @@ impl Snapshot {
         self.services.values()
     }
 
-    /// Whether clients talk to this address: some service's, or one that connections of real
-    /// servers are translated to.
+    /// Whether some service has this virtual address.
     pub fn is_virtual(&self, addr: Addr) -> bool {
         self.virtual_addrs.contains(&addr)
     }
@@ -70,8 +69,7 @@ impl Snapshot {
             ServiceKey::Address { addr, .. } => Some(*addr),
             ServiceKey::Mark { .. } => None,
         });
-        let translated = self.snat.iter().map(|rule| rule.to);
-        self.virtual_addrs = addresses.chain(translated).collect();
+        self.virtual_addrs = addresses.collect();
     }
 }
 
@@ -118,6 +116,10 @@ const TRASH_SWEEP_MS: u64 = 60_000;
 const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
 const MAX_SNAT_RULES: usize = 1024;
+
+/// **Source** — IPVS refuses what does not fit a signed number of ticks; Debian's kernels tick 250
+/// times a second.
+const MAX_TIMEOUT_S: u32 = i32::MAX as u32 / 250;
 
 impl ServiceTable {
     /// An empty table whose servers are counted by `workers` workers.
@@ -249,8 +251,7 @@ impl ServiceTable {
     /// Changes the timeouts that are not 0 (`--set`).
     pub fn set_timeouts(&self, new: Timeouts) -> Result<(), ConfigError> {
         let _editor = self.editor();
-        let limit = i32::MAX as u32 / 1000;
-        if [new.tcp_s, new.tcp_fin_s, new.udp_s].iter().any(|seconds| *seconds > limit) {
+        if [new.tcp_s, new.tcp_fin_s, new.udp_s].iter().any(|seconds| *seconds > MAX_TIMEOUT_S) {
             return Err(ConfigError::Invalid);
         }
         let keep = |new: u32, old: u32| if new == 0 { old } else { new };

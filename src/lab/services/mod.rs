@@ -1,4 +1,3 @@
-//! What hosts of a lab do besides serving pages.
+//! What a host's programs do that is not web service.
 
 pub mod nfs;
-pub mod ping;

@@ -1,0 +1,442 @@
+//! Requests in, replies out, without I/O.
+//!
+//! Owns no state: edits go to the service table, everything else is asked of the [`Host`], which is
+//! the daemon, the simulator or a test.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST};
+use netlink_packet_generic::GenlHeader;
+use nix::errno::Errno;
+
+use super::advice::{self, Route};
+use super::errno::errno;
+use super::netlink::connection::{self, ConnectionView};
+use super::netlink::ipvs::{self, Daemon, Dest, Info, Service, Side, attribute, command};
+use super::netlink::{
+    Attributes, Frame, GenericFamily, Writer, acknowledge, controller, convert, done, frames,
+    header, refuse,
+};
+use super::sync::{self, SyncDaemon, SyncRequest, SyncRole};
+use crate::engine::Moment;
+use crate::engine::service::{ConfigError, ServiceKey, ServiceTable, ServiceView, Timeouts};
+use crate::packet::Addr;
+
+/// What the handler needs to know of the world around the service table.
+pub trait Host {
+    /// Calls `each` for every connection, until that breaks off.
+    fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>);
+
+    /// What the director knows of the way to `addr`.
+    fn route(&self, _addr: Addr) -> Route {
+        Route::Unknown
+    }
+
+    /// Starts a synchronisation daemon.
+    fn start_sync(&self, _request: SyncRequest) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Stops a synchronisation daemon.
+    fn stop_sync(&self, _role: SyncRole) -> Result<(), Errno> {
+        Err(Errno::ESRCH)
+    }
+
+    /// The synchronisation daemons that run.
+    fn sync_daemons(&self) -> Vec<SyncDaemon> {
+        Vec::new()
+    }
+}
+
+/// Takes the datagrams of a reply, in order, until it breaks off.
+pub type Reply<'a> = &'a mut dyn FnMut(Vec<u8>) -> ControlFlow<()>;
+
+/// Answers requests of the control protocol.
+#[derive(Debug)]
+pub struct Handler<H> {
+    table: Arc<ServiceTable>,
+    host: H,
+}
+
+/// Why a request was refused, with what to say about it.
+struct Refusal {
+    errno: Errno,
+    hint: Option<String>,
+}
+
+/// How a request that was not refused ended.
+enum Answer {
+    /// With an acknowledgement, if one is wanted, and perhaps a remark.
+    Done(Option<String>),
+    /// With the end of a dump, or with nobody listening any more.
+    Told,
+}
+
+type Answered = Result<Answer, Refusal>;
+
+impl<H: Host> Handler<H> {
+    /// A handler of edits to `table`.
+    pub fn new(table: Arc<ServiceTable>, host: H) -> Self {
+        Self { table, host }
+    }
+
+    /// The world around the table.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// Answers a datagram of requests.
+    pub fn handle(&self, datagram: &[u8], now: Moment, reply: Reply) {
+        for frame in frames(datagram) {
+            let last = match self.answer(&frame, now, reply) {
+                Ok(Answer::Told) => continue,
+                Ok(Answer::Done(_)) if frame.header.flags & NLM_F_ACK == 0 => continue,
+                Ok(Answer::Done(remark)) => acknowledge(&frame, remark.as_deref()),
+                Err(refused) => refuse(&frame, refused.errno, refused.hint.as_deref()),
+            };
+            if reply(last).is_break() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, frame: &Frame, now: Moment, reply: Reply) -> Answered {
+        let is_request = frame.header.flags & NLM_F_REQUEST != 0;
+        if !is_request || frame.header.message_type < FIRST_PROTOCOL_TYPE {
+            return Ok(Answer::Done(None));
+        }
+        let Some((generic, attributes)) = frame.payload.split_at_checked(GENERIC_HEADER) else {
+            return Err(Errno::EINVAL.into());
+        };
+        let command = GenlHeader::parse(generic).map_err(|_| Errno::EINVAL)?.cmd;
+        let call = Call { frame, command, attributes: Attributes::parse(attributes), now };
+        match frame.header.message_type {
+            controller::ID => find_family(&call, reply),
+            id if id == ipvs::FAMILY.id => self.ipvs(&call, reply),
+            id if id == connection::FAMILY.id => self.ulvs(&call, reply),
+            _ => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    fn ipvs(&self, call: &Call, reply: Reply) -> Answered {
+        call.check(&ipvs::FAMILY)?;
+        if call.is_dump() {
+            return match call.command {
+                command::GET_SERVICE => self.dump_services(call, reply),
+                command::GET_DEST => self.dump_reals(call, reply),
+                _ => self.dump_daemons(call, reply),
+            };
+        }
+        match call.command {
+            command::NEW_SERVICE | command::SET_SERVICE | command::DEL_SERVICE => {
+                self.edit_service(call)
+            }
+            command::NEW_DEST | command::SET_DEST | command::DEL_DEST => self.edit_real(call),
+            command::NEW_DAEMON | command::DEL_DAEMON => self.edit_daemon(call),
+            command::SET_CONFIG => self.set_timeouts(call),
+            command::ZERO => self.zero(call),
+            command::FLUSH => {
+                self.table.flush();
+                Ok(Answer::Done(None))
+            }
+            _ => self.get(call, reply),
+        }
+    }
+
+    /// The commands that tell one thing.
+    fn get(&self, call: &Call, reply: Reply) -> Answered {
+        let message = match call.command {
+            command::GET_SERVICE => {
+                let key = convert::service_key(&call.service()?)?;
+                let view = self.table.view(&key).map_err(|error| self.missing(error, &key))?;
+                let mut message = call.message(&ipvs::FAMILY, command::NEW_SERVICE, 0);
+                convert::list_service(&view).emit(&mut message, Side::Director);
+                message
+            }
+            command::GET_CONFIG => {
+                let Timeouts { tcp_s, tcp_fin_s, udp_s } = self.table.snapshot().timeouts;
+                let mut message = call.message(&ipvs::FAMILY, command::SET_CONFIG, 0);
+                ipvs::emit_timeouts(&mut message, [tcp_s, tcp_fin_s, udp_s]);
+                message
+            }
+            command::GET_INFO => {
+                let mut message = call.message(&ipvs::FAMILY, command::SET_INFO, 0);
+                Info { version: VERSION, table_size: TABLE_SIZE }.emit(&mut message);
+                message
+            }
+            _ => return Err(Errno::EOPNOTSUPP.into()),
+        };
+        Ok(match reply(message.finish()) {
+            ControlFlow::Continue(()) => Answer::Done(None),
+            ControlFlow::Break(()) => Answer::Told,
+        })
+    }
+
+    fn edit_service(&self, call: &Call) -> Answered {
+        let service = call.service()?;
+        let key = convert::service_key(&service)?;
+        let result = match call.command {
+            command::NEW_SERVICE => {
+                let spec = convert::service_spec(&service, None)?;
+                self.table.add_service(spec, call.now)
+            }
+            command::SET_SERVICE => {
+                let view = self.table.view(&key).map_err(|error| self.missing(error, &key))?;
+                let spec = convert::service_spec(&service, Some(&view.spec))?;
+                self.table.edit_service(spec, call.now)
+            }
+            _ => self.table.delete_service(&key),
+        };
+        match result {
+            Ok(()) => Ok(Answer::Done(None)),
+            Err(error @ ConfigError::NoSuchScheduler) => {
+                let name = service.sched_name.unwrap_or_default();
+                Err(Refusal { errno: errno(error), hint: advice::about_schedulers(&name) })
+            }
+            Err(error) => Err(self.missing(error, &key)),
+        }
+    }
+
+    fn edit_real(&self, call: &Call) -> Answered {
+        let key = convert::service_key(&call.service()?)?;
+        if self.table.snapshot().service(&key).is_none() {
+            return Err(self.missing(ConfigError::NoSuchService, &key));
+        }
+        let dest = Dest::parse(&call.attributes.nested(attribute::DEST).ok_or(Errno::EINVAL)?)?;
+        let (addr, port) = convert::real_endpoint(&dest, &key)?;
+        let result = match call.command {
+            command::NEW_DEST => return self.add_real(&key, &dest),
+            command::SET_DEST => self.table.edit_real(&key, &convert::real_spec(&dest, &key)?),
+            _ => self.table.delete_real(&key, addr, port),
+        };
+        result.map(|()| Answer::Done(None)).map_err(|error| match error {
+            ConfigError::NoSuchReal => {
+                let view = self.table.view(&key).ok();
+                let hint = view.map(|view| advice::about_missing_real(&view, addr, port));
+                Refusal { errno: errno(error), hint }
+            }
+            _ => self.missing(error, &key),
+        })
+    }
+
+    fn add_real(&self, key: &ServiceKey, dest: &Dest) -> Answered {
+        let spec = convert::real_spec(dest, key)?;
+        let route = self.host.route(spec.addr);
+        if route == Route::Broadcast {
+            return Err(errno(ConfigError::Invalid).into());
+        }
+        self.table.add_real(key, &spec).map_err(|error| self.missing(error, key))?;
+        Ok(Answer::Done(advice::about_route(&spec, &route)))
+    }
+
+    fn edit_daemon(&self, call: &Call) -> Answered {
+        let nested = call.attributes.nested(attribute::DAEMON).ok_or(Errno::EINVAL)?;
+        let message = Daemon::parse(&nested)?;
+        if call.command == command::NEW_DAEMON {
+            self.host.start_sync(sync::request(&message)?)?;
+        } else {
+            self.host.stop_sync(sync::role(&message)?)?;
+        }
+        Ok(Answer::Done(None))
+    }
+
+    fn set_timeouts(&self, call: &Call) -> Answered {
+        let [tcp_s, tcp_fin_s, udp_s] = ipvs::parse_timeouts(&call.attributes)?;
+        let timeouts = Timeouts { tcp_s, tcp_fin_s, udp_s };
+        self.table.set_timeouts(timeouts).map_err(errno)?;
+        Ok(Answer::Done(None))
+    }
+
+    fn zero(&self, call: &Call) -> Answered {
+        if call.attributes.bytes(attribute::SERVICE).is_none() {
+            self.table.zero(None).map_err(errno)?;
+            return Ok(Answer::Done(None));
+        }
+        let key = convert::service_key(&call.service()?)?;
+        self.table.zero(Some(&key)).map_err(|error| self.missing(error, &key))?;
+        Ok(Answer::Done(None))
+    }
+
+    fn dump_services(&self, call: &Call, reply: Reply) -> Answered {
+        let mut views = self.table.views();
+        views.sort_by_key(|view| dump_order(&view.spec.key));
+        let mut dump = Dump::new(call, reply);
+        for view in &views {
+            let mut message = call.message(&ipvs::FAMILY, command::NEW_SERVICE, NLM_F_MULTIPART);
+            convert::list_service(view).emit(&mut message, Side::Director);
+            if dump.push(&message.finish()).is_break() {
+                return Ok(Answer::Told);
+            }
+        }
+        dump.end()
+    }
+
+    fn dump_reals(&self, call: &Call, reply: Reply) -> Answered {
+        // A service that does not exist has no servers, says the kernel.
+        let key = call.service().and_then(|service| convert::service_key(&service));
+        let view = key.ok().and_then(|key| self.table.view(&key).ok());
+        let mut dump = Dump::new(call, reply);
+        for real in view.iter().flat_map(|view: &ServiceView| &view.reals) {
+            let mut message = call.message(&ipvs::FAMILY, command::NEW_DEST, NLM_F_MULTIPART);
+            convert::list_real(real).emit(&mut message, Side::Director);
+            if dump.push(&message.finish()).is_break() {
+                return Ok(Answer::Told);
+            }
+        }
+        dump.end()
+    }
+
+    fn dump_daemons(&self, call: &Call, reply: Reply) -> Answered {
+        let mut dump = Dump::new(call, reply);
+        for daemon in self.host.sync_daemons() {
+            let mut message = call.message(&ipvs::FAMILY, command::NEW_DAEMON, NLM_F_MULTIPART);
+            sync::describe(&daemon).emit(&mut message, Side::Director);
+            if dump.push(&message.finish()).is_break() {
+                return Ok(Answer::Told);
+            }
+        }
+        dump.end()
+    }
+
+    fn ulvs(&self, call: &Call, reply: Reply) -> Answered {
+        call.check(&connection::FAMILY)?;
+        let mut dump = Dump::new(call, reply);
+        let mut listener_left = false;
+        self.host.connections(&mut |view| {
+            let (family, command) = (&connection::FAMILY, connection::NEW_CONNECTION);
+            let mut message = call.message(family, command, NLM_F_MULTIPART);
+            view.emit(&mut message);
+            let flow = dump.push(&message.finish());
+            listener_left = flow.is_break();
+            flow
+        });
+        if listener_left { Ok(Answer::Told) } else { dump.end() }
+    }
+
+    /// A refusal, with a hint if it is for want of the service.
+    fn missing(&self, error: ConfigError, key: &ServiceKey) -> Refusal {
+        let hint = (error == ConfigError::NoSuchService).then(|| {
+            let snapshot = self.table.snapshot();
+            let keys: Vec<_> = snapshot.services().map(|service| service.key()).collect();
+            advice::about_missing_service(key, keys.iter())
+        });
+        Refusal { errno: errno(error), hint: hint.flatten() }
+    }
+}
+
+/// One request, taken apart.
+struct Call<'a> {
+    frame: &'a Frame<'a>,
+    command: u8,
+    attributes: Attributes<'a>,
+    now: Moment,
+}
+
+impl Call<'_> {
+    fn is_dump(&self) -> bool {
+        self.frame.header.flags & NLM_F_DUMP == NLM_F_DUMP
+    }
+
+    /// Refuses commands that the family lacks.
+    fn check(&self, family: &GenericFamily) -> Result<(), Errno> {
+        let wanted = if self.is_dump() { CAN_DUMP } else { CAN_DO };
+        let mut operations = family.operations.iter();
+        let known = operations.any(|(command, can)| *command == self.command && can & wanted != 0);
+        if known { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    }
+
+    fn service(&self) -> Result<Service, Errno> {
+        Service::parse(&self.attributes.nested(attribute::SERVICE).ok_or(Errno::EINVAL)?)
+    }
+
+    fn message(&self, family: &GenericFamily, command: u8, flags: u16) -> Writer {
+        let asked = &self.frame.header;
+        let header = header(family.id, flags, asked.sequence_number, asked.port_number);
+        Writer::generic(header, command, family.version)
+    }
+}
+
+/// A dump under way: messages are put together into datagrams.
+struct Dump<'a> {
+    call: &'a Call<'a>,
+    reply: Reply<'a>,
+    datagram: Vec<u8>,
+}
+
+impl<'a> Dump<'a> {
+    fn new(call: &'a Call<'a>, reply: Reply<'a>) -> Self {
+        Self { call, reply, datagram: Vec::new() }
+    }
+
+    fn push(&mut self, message: &[u8]) -> ControlFlow<()> {
+        if self.datagram.len() + message.len() > MAX_DATAGRAM {
+            (self.reply)(std::mem::take(&mut self.datagram))?;
+        }
+        self.datagram.extend_from_slice(message);
+        ControlFlow::Continue(())
+    }
+
+    fn end(self) -> Answered {
+        if !self.datagram.is_empty() && (self.reply)(self.datagram).is_break() {
+            return Ok(Answer::Told);
+        }
+        let _ = (self.reply)(done(&self.call.frame.header));
+        Ok(Answer::Told)
+    }
+}
+
+fn find_family(call: &Call, reply: Reply) -> Answered {
+    if call.command != controller::GET_FAMILY {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let asked = &call.frame.header;
+    let (sequence, port) = (asked.sequence_number, asked.port_number);
+    if call.is_dump() {
+        let mut dump = Dump::new(call, reply);
+        for family in &FAMILIES {
+            let message = controller::describe(family, NLM_F_MULTIPART, sequence, port);
+            if dump.push(&message).is_break() {
+                return Ok(Answer::Told);
+            }
+        }
+        return dump.end();
+    }
+    let family = controller::requested(&call.attributes, &FAMILIES)?;
+    Ok(match reply(controller::describe(family, 0, sequence, port)) {
+        ControlFlow::Continue(()) => Answer::Done(None),
+        ControlFlow::Break(()) => Answer::Told,
+    })
+}
+
+/// Services by address first, then by mark, as the kernel's two tables are dumped. Within each the
+/// kernel follows its hash table; a stable order serves people better.
+fn dump_order(key: &ServiceKey) -> (bool, u32, u8, Addr, u16) {
+    match *key {
+        ServiceKey::Address { protocol, addr, port } => (false, 0, protocol.number(), addr, port),
+        ServiceKey::Mark { mark, family } => {
+            (true, mark, convert::af(family) as u8, Addr::default(), 0)
+        }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, hint: None }
+    }
+}
+
+const FAMILIES: [GenericFamily; 2] = [ipvs::FAMILY, connection::FAMILY];
+/// **Source** — `IP_VS_VERSION_CODE` of linux/ip_vs.h.
+const VERSION: u32 = 0x01_02_01;
+/// What `size=` of a listing says: the number of buckets of IPVS's connection table by default.
+const TABLE_SIZE: u32 = 4096;
+/// **Source** — `NLMSG_MIN_TYPE` of linux/netlink.h.
+const FIRST_PROTOCOL_TYPE: u16 = 16;
+/// **Source** — `GENL_HDRLEN` of linux/genetlink.h.
+const GENERIC_HEADER: usize = 4;
+/// **Source** — `GENL_CMD_CAP_DO` and `_DUMP` of linux/genetlink.h.
+const CAN_DO: u32 = 2;
+const CAN_DUMP: u32 = 4;
+/// libnl and most other clients read into 16 KiB.
+const MAX_DATAGRAM: usize = 16 * 1024;

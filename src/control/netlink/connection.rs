@@ -1,0 +1,120 @@
+//! The family `ULVS`: what the kernel tells in other ways than netlink.
+//!
+//! | command | direction | meaning |
+//! |---|---|---|
+//! | `GET_CONNECTION` (1), a dump | request | list the connections |
+//! | `NEW_CONNECTION` (2) | reply | one connection |
+//!
+//! | attribute | value |
+//! |---|---|
+//! | 1 | protocol number, one byte; 0 for the template of a marked service |
+//! | 2, 3 | client's address (4 or 16 bytes) and port (network order) |
+//! | 4, 5 | virtual address and port |
+//! | 6, 7 | real server's address and port |
+//! | 8 | name of the state, a string |
+//! | 9 | seconds to expiry, 32 bits in host order |
+//! | 10 | flags, 32 bits: 1 for a persistence template |
+//! | 11, 12 | name and data of the persistence engine, if there is one |
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::GenericFamily;
+use super::attr::{Attributes, Writer};
+use crate::packet::{Addr, Endpoint};
+
+/// The family.
+pub const FAMILY: GenericFamily = GenericFamily {
+    name: "ULVS",
+    id: 0x1d,
+    version: 1,
+    max_attribute: 12,
+    operations: &[(GET_CONNECTION, 1 | 4 | 8)],
+};
+
+/// Lists connections.
+pub const GET_CONNECTION: u8 = 1;
+/// A connection.
+pub const NEW_CONNECTION: u8 = 2;
+
+/// What a listing shows of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// IP protocol number; 0 for the template of a marked service.
+    pub protocol: u8,
+    /// The client.
+    pub client: Endpoint,
+    /// The virtual address and port; for a template of a marked service `0.0.0.MARK`.
+    pub service: Endpoint,
+    /// The real server.
+    pub real: Endpoint,
+    /// Name of the state, as in `ESTABLISHED`.
+    pub state: Cow<'static, str>,
+    /// Seconds until it expires.
+    pub expires_s: u32,
+    /// Whether it is a persistence template.
+    pub is_template: bool,
+    /// Name and data of the persistence engine that made it.
+    pub persistence_engine: Option<(Cow<'static, str>, Vec<u8>)>,
+}
+
+impl ConnectionView {
+    /// Reads the attributes of a connection.
+    pub fn parse(from: &Attributes) -> Result<Self, Errno> {
+        let engine = from.string(11, MAX_TEXT)?;
+        let data = from.bytes(12).unwrap_or_default().to_vec();
+        Ok(Self {
+            protocol: from.u8(1)?.ok_or(Errno::EPROTO)?,
+            client: endpoint(from, 2)?,
+            service: endpoint(from, 4)?,
+            real: endpoint(from, 6)?,
+            state: from.string(8, MAX_TEXT)?.ok_or(Errno::EPROTO)?.into(),
+            expires_s: from.u32(9)?.ok_or(Errno::EPROTO)?,
+            is_template: from.u32(10)?.unwrap_or(0) & TEMPLATE != 0,
+            persistence_engine: engine.map(|name| (name.into(), data)),
+        })
+    }
+
+    /// Appends the attributes of the connection.
+    pub fn emit(&self, to: &mut Writer) {
+        to.u8(1, self.protocol);
+        emit_endpoint(to, 2, self.client);
+        emit_endpoint(to, 4, self.service);
+        emit_endpoint(to, 6, self.real);
+        to.string(8, clipped(&self.state));
+        to.u32(9, self.expires_s);
+        to.u32(10, if self.is_template { TEMPLATE } else { 0 });
+        if let Some((name, data)) = &self.persistence_engine {
+            to.string(11, clipped(name));
+            to.bytes(12, &data[..data.len().min(MAX_TEXT)]);
+        }
+    }
+}
+
+fn endpoint(from: &Attributes, kind: u16) -> Result<Endpoint, Errno> {
+    let addr: IpAddr = match from.bytes(kind).ok_or(Errno::EPROTO)? {
+        &[a, b, c, d] => [a, b, c, d].into(),
+        bytes => <[u8; 16]>::try_from(bytes).map_err(|_| Errno::ERANGE)?.into(),
+    };
+    let port = from.be16(kind + 1)?.ok_or(Errno::EPROTO)?;
+    Ok(Endpoint::new(Addr::from(addr), port))
+}
+
+fn emit_endpoint(to: &mut Writer, kind: u16, endpoint: Endpoint) {
+    match IpAddr::from(endpoint.addr) {
+        IpAddr::V4(addr) => to.bytes(kind, &addr.octets()),
+        IpAddr::V6(addr) => to.bytes(kind, &addr.octets()),
+    }
+    to.be16(kind + 1, endpoint.port);
+}
+
+fn clipped(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
+}
+
+const TEMPLATE: u32 = 1;
+/// **Source** — `IP_VS_PEDATA_MAXLEN` of linux/ip_vs.h.
+const MAX_TEXT: usize = 255;

@@ -1,0 +1,112 @@
+//! A director without traffic, for tests of the control plane.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use nix::errno::Errno;
+use ulvs::control::advice::Route;
+use ulvs::control::handler::{Handler, Host};
+use ulvs::control::ipvsadm::names::Names;
+use ulvs::control::netlink::connection::ConnectionView;
+use ulvs::control::{SyncDaemon, SyncRequest, SyncRole};
+use ulvs::engine::service::{Protocol, ServiceTable};
+use ulvs::packet::Addr;
+
+/// The director's host in the recorded scenarios: links `out` 12.0.0.1/24 and `in`
+/// 192.168.200.1/24, both with an MTU of 1500.
+#[derive(Debug, Default)]
+pub struct TestHost {
+    pub connections: Vec<ConnectionView>,
+    daemons: Mutex<Vec<SyncDaemon>>,
+}
+
+impl Host for TestHost {
+    fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>) {
+        let _ = self.connections.iter().try_for_each(|connection| each(connection.clone()));
+    }
+
+    fn route(&self, addr: Addr) -> Route {
+        match IpAddr::from(addr) {
+            IpAddr::V4(addr) => match addr.octets() {
+                [12, 0, 0, 255] | [192, 168, 200, 255] => Route::Broadcast,
+                [12, 0, 0, _] | [192, 168, 200, _] | [127, ..] => Route::Reachable,
+                [129, 168, 200, last] => Route::Unlikely {
+                    default_via: Some("out".into()),
+                    meant: Some(Ipv4Addr::new(192, 168, 200, last).into()),
+                },
+                _ => Route::Unknown,
+            },
+            IpAddr::V6(_) => Route::Unknown,
+        }
+    }
+
+    fn start_sync(&self, request: SyncRequest) -> Result<(), Errno> {
+        if !["in", "out"].contains(&request.interface.as_str()) {
+            return Err(Errno::ENODEV);
+        }
+        let mut daemons = self.daemons.lock().unwrap();
+        if daemons.iter().any(|daemon| daemon.role == request.role) {
+            return Err(Errno::EEXIST);
+        }
+        daemons.push(request.on_link(1500));
+        Ok(())
+    }
+
+    fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
+        let mut daemons = self.daemons.lock().unwrap();
+        let running = daemons.iter().position(|daemon| daemon.role == role);
+        daemons.remove(running.ok_or(Errno::ESRCH)?);
+        Ok(())
+    }
+
+    fn sync_daemons(&self) -> Vec<SyncDaemon> {
+        self.daemons.lock().unwrap().clone()
+    }
+}
+
+/// A handler of an empty table.
+pub fn handler() -> Handler<TestHost> {
+    Handler::new(Arc::new(ServiceTable::new(1)), TestHost::default())
+}
+
+/// The names that the recorded scenarios know.
+#[derive(Debug)]
+pub struct TestNames;
+
+const HOSTS: [(&str, &str); 4] = [
+    ("localhost", "127.0.0.1"),
+    ("shop.example", "12.0.0.1"),
+    ("www1.example", "192.168.200.110"),
+    ("six.example", "2001:db8:12::1"),
+];
+const SERVICES: [(&str, u16, Protocol); 6] = [
+    ("ftp", 21, Protocol::Tcp),
+    ("domain", 53, Protocol::Tcp),
+    ("domain", 53, Protocol::Udp),
+    ("http", 80, Protocol::Tcp),
+    ("www", 80, Protocol::Tcp),
+    ("https", 443, Protocol::Tcp),
+];
+
+impl Names for TestNames {
+    fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
+        let (_, addr) = HOSTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
+        addr.parse().ok()
+    }
+
+    fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
+        let found = SERVICES.iter().find(|(name, _, of)| *name == service && *of == protocol);
+        found.map(|(_, port, _)| *port)
+    }
+
+    fn host(&mut self, addr: IpAddr) -> Option<String> {
+        let found = HOSTS.iter().find(|(_, known)| known.parse() == Ok(addr));
+        found.map(|(name, _)| (*name).into())
+    }
+
+    fn service(&mut self, port: u16, protocol: Protocol) -> Option<String> {
+        let found = SERVICES.iter().find(|(_, known, of)| *known == port && *of == protocol);
+        found.map(|(name, ..)| (*name).into())
+    }
+}
