@@ -7,9 +7,11 @@
 //! - [`packet`]: bytes of packets, without policy.
 //! - [`engine`]: the director, without I/O.
 //! - [`link`]: whom a frame is for and where a packet goes next, without I/O.
+//! - [`guard`]: keeps the kernel from answering what belongs to a virtual service.
 //! - [`host`]: what the kernel knows about this host, kept current.
-//! - [`control`]: how administrators reach the director.
 //! - [`driver`]: where frames come from and go to.
+//! - [`worker`]: threads that move packets between those.
+//! - [`control`]: how administrators reach the director.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
@@ -18,8 +20,10 @@ pub mod bench;
 pub mod control;
 pub mod driver;
 pub mod engine;
+pub mod guard;
 pub mod host;
 pub mod lab;
 pub mod link;
 pub mod packet;
 pub mod simulate;
+pub mod worker;

@@ -13,7 +13,7 @@ mod sys;
 pub mod virtio;
 mod wait;
 
-pub use wait::{Wakened, Waker, wait};
+pub use wait::{MOST_DESCRIPTORS, Wakened, Waker, wait};
 
 /// Frames that are received together at most.
 pub const BATCH: usize = 64;

@@ -19,8 +19,8 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use crate::link::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute, Prefix};
-use crate::packet::Addr;
+use crate::link::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute};
+use crate::packet::{Addr, Prefix};
 
 /// Parts of the view that have to be asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

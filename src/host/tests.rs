@@ -3,8 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::lab::net::{Namespace, Route, connect, sandbox};
-use crate::link::Prefix;
-use crate::packet::Addr;
+use crate::packet::{Addr, Prefix};
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().unwrap().into()
@@ -37,12 +36,8 @@ fn a_namespace_is_seen_as_it_is_and_as_it_changes() {
         assert!(!view.interface("lo").unwrap().ethernet);
         assert!(view.owns(addr("12.0.0.1")) && !view.owns(addr("12.0.0.2")));
         assert!(view.owns(addr("127.9.9.9")));
-        let prefixes: Vec<(Prefix, Option<Addr>)> = view
-            .routes
-            .iter()
-            .filter(|route| route.prefix.family() == crate::packet::Family::V4)
-            .map(|route| (route.prefix, route.gateway))
-            .collect();
+        let prefixes: Vec<(Prefix, Option<Addr>)> =
+            view.routes.iter().map(|route| (route.prefix, route.gateway)).collect();
         assert!(prefixes.contains(&(Prefix::new(addr("12.0.0.0"), 24).unwrap(), None)));
         let default = Prefix::new(addr("0.0.0.0"), 0).unwrap();
         assert!(prefixes.contains(&(default, Some(addr("12.0.0.254")))));

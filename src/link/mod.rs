@@ -35,4 +35,4 @@ pub use layer::{
 };
 pub use neighbour::Place;
 pub use port::{Port, own_mac};
-pub use view::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute, Prefix};
+pub use view::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute};

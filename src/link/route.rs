@@ -3,8 +3,7 @@
 use hashbrown::HashMap;
 
 use super::frame::PortId;
-use super::view::Prefix;
-use crate::packet::Addr;
+use crate::packet::{Addr, Family, Prefix};
 
 /// Where packets to some network go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +30,8 @@ impl Routes {
     /// Adds a route; of two for the same network the one with the smaller metric stays, the first
     /// of equal ones.
     pub fn add(&mut self, prefix: Prefix, port: PortId, gateway: Option<Addr>, metric: u32) {
-        let route = Route { port, gateway, is_default: prefix.is_default() };
-        let depth = prefix.depth();
+        let route = Route { port, gateway, is_default: prefix.is_empty() };
+        let depth = depth(prefix);
         let index = match self.depths.binary_search_by(|(each, _)| depth.cmp(each)) {
             Ok(index) => index,
             Err(index) => {
@@ -41,7 +40,7 @@ impl Routes {
             }
         };
         let networks = &mut self.depths[index].1;
-        let entry = networks.entry(prefix.first().bits()).or_insert((metric, route));
+        let entry = networks.entry(masked(prefix.addr(), depth)).or_insert((metric, route));
         if metric < entry.0 {
             *entry = (metric, route);
         }
@@ -51,11 +50,24 @@ impl Routes {
     pub fn lookup(&self, addr: Addr) -> Option<Route> {
         self.depths.iter().find_map(|(depth, networks)| {
             // A short IPv6 prefix must not catch IPv4, which is mapped below ::/80.
-            let in_family = *depth >= 96 || addr.family() == crate::packet::Family::V6;
-            let network = Prefix::at_depth(addr, *depth);
+            let in_family = *depth >= 96 || addr.family() == Family::V6;
+            let network = masked(addr, *depth);
             in_family.then(|| networks.get(&network).map(|(_, route)| *route)).flatten()
         })
     }
+}
+
+/// Length of a prefix in the 128 bits of an address of either family.
+fn depth(prefix: Prefix) -> u8 {
+    match prefix.addr().family() {
+        Family::V4 => prefix.len() + 96,
+        Family::V6 => prefix.len(),
+    }
+}
+
+fn masked(addr: Addr, depth: u8) -> u128 {
+    let mask = u128::MAX.checked_shl(128 - u32::from(depth)).unwrap_or(0);
+    addr.bits() & mask
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::arp::{Arp, Operation};
 use super::*;
 use crate::engine::Moment;
-use crate::packet::{Addr, PacketBuf};
+use crate::packet::{Addr, PacketBuf, Prefix};
 
 const CLIENT: MacAddr = MacAddr(0x0a, 0, 0, 0, 0, 0x12);
 const SERVER: MacAddr = MacAddr(0x0a, 0, 0, 0, 1, 0x10);

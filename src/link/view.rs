@@ -2,7 +2,7 @@
 
 use pnet_base::MacAddr;
 
-use crate::packet::{Addr, Family};
+use crate::packet::{Addr, Prefix};
 
 /// The kernel's interfaces, addresses, routes and neighbours at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct KernelAddress {
     pub interface: u32,
     /// The address.
     pub addr: Addr,
-    /// The network it is in.
+    /// The network it is in; on a point-to-point link that of its peer.
     pub prefix: Prefix,
 }
 
@@ -96,100 +96,4 @@ pub struct KernelNeighbour {
     pub mac: MacAddr,
     /// Whether an administrator set it for ever.
     pub permanent: bool,
-}
-
-/// A network: the leading bits that its addresses share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prefix {
-    bits: u128,
-    /// In the 128-bit space of [`Addr`]; an IPv4 network's length plus 96.
-    len: u8,
-}
-
-impl Prefix {
-    /// The network of `addr` with a prefix length of its family; `None` if that is too long.
-    pub fn new(addr: Addr, len: u8) -> Option<Self> {
-        let (most, base) = match addr.family() {
-            Family::V4 => (32, 96),
-            Family::V6 => (128, 0),
-        };
-        let len = (len <= most).then_some(len + base)?;
-        Some(Self { bits: addr.bits() & mask(len), len })
-    }
-
-    /// The network of a single address.
-    pub fn host(addr: Addr) -> Self {
-        Self { bits: addr.bits(), len: 128 }
-    }
-
-    /// Whether an address belongs to it.
-    pub fn contains(&self, addr: Addr) -> bool {
-        addr.family() == self.family() && addr.bits() & mask(self.len) == self.bits
-    }
-
-    /// Prefix length in bits of its own family.
-    pub fn len_bits(&self) -> u8 {
-        match self.family() {
-            Family::V4 => self.len - 96,
-            Family::V6 => self.len,
-        }
-    }
-
-    /// Whether it contains every address of its family.
-    pub fn is_default(&self) -> bool {
-        self.len_bits() == 0
-    }
-
-    /// Length in the shared 128-bit space, to compare how narrow networks are.
-    pub(super) fn depth(&self) -> u8 {
-        self.len
-    }
-
-    /// This network's address part shortened to `depth`.
-    pub(super) fn at_depth(addr: Addr, depth: u8) -> u128 {
-        addr.bits() & mask(depth)
-    }
-
-    /// Family of its addresses.
-    pub fn family(&self) -> Family {
-        if self.len >= 96 && self.bits >> 32 == 0xffff { Family::V4 } else { Family::V6 }
-    }
-
-    /// Its first address.
-    pub fn first(&self) -> Addr {
-        Addr::v6(self.bits)
-    }
-}
-
-impl std::fmt::Display for Prefix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.first(), self.len_bits())
-    }
-}
-
-const fn mask(len: u8) -> u128 {
-    if len == 0 { 0 } else { u128::MAX << (128 - len as u32) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::IpAddr;
-
-    fn addr(text: &str) -> Addr {
-        text.parse::<IpAddr>().unwrap().into()
-    }
-
-    #[test]
-    fn networks_contain_their_own_family_only() {
-        let net = Prefix::new(addr("192.0.2.77"), 24).unwrap();
-        assert_eq!(net.to_string(), "192.0.2.0/24");
-        assert!(net.contains(addr("192.0.2.255")) && !net.contains(addr("192.0.3.0")));
-        let any4 = Prefix::new(addr("0.0.0.0"), 0).unwrap();
-        assert!(any4.contains(addr("203.0.113.1")) && !any4.contains(addr("2001:db8::1")));
-        assert!(any4.is_default());
-        let any6 = Prefix::new(addr("::"), 0).unwrap();
-        assert!(any6.contains(addr("2001:db8::1")) && !any6.contains(addr("203.0.113.1")));
-        assert_eq!(Prefix::new(addr("192.0.2.1"), 33), None);
-    }
 }

@@ -104,6 +104,30 @@ impl Headers {
         Ok(headers)
     }
 
+    /// The packet that this one quotes, if it is an ICMP error of a kind that tells of a packet's
+    /// fate and quotes enough of one of its own family.
+    pub fn quoted(&self, bytes: &[u8]) -> Option<Self> {
+        if !self.is_icmp() || !self.has_ports() {
+            return None;
+        }
+        let icmp = bytes.get(self.transport..self.len)?;
+        let is_error = match (self.family, *icmp.first()?) {
+            // Destination unreachable, source quench, time exceeded.
+            (Family::V4, kind) => matches!(kind, 3 | 4 | 11),
+            (Family::V6, kind) => matches!(kind, 1..=4),
+        };
+        let quoted = is_error.then(|| Self::parse_quoted(icmp.get(ICMP_HEADER_LEN..)?).ok())??;
+        (quoted.family == self.family && quoted.has_ports()).then_some(quoted)
+    }
+
+    /// Whether it is an ICMP message of its family.
+    pub fn is_icmp(&self) -> bool {
+        match self.family {
+            Family::V4 => self.protocol == protocol::ICMP,
+            Family::V6 => self.protocol == protocol::ICMP6,
+        }
+    }
+
     /// Bytes of the packet after its transport header's start.
     pub fn transport_len(&self) -> usize {
         self.len - self.transport
@@ -207,6 +231,9 @@ impl Headers {
         Ok(())
     }
 }
+
+/// Bytes of an ICMP error before the packet it quotes.
+pub const ICMP_HEADER_LEN: usize = 8;
 
 /// What stands behind the IPv6 extension headers.
 struct Walked {

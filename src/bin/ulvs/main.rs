@@ -3,6 +3,7 @@
 
 mod bench;
 mod ipvsadm;
+mod lab;
 
 use std::env;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand};
 
 /// A complete Linux Virtual Server (IPVS) in userspace.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "ulvs", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +25,8 @@ enum Command {
     Ipvsadm(ipvsadm::Args),
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
+    /// Build a textbook network on this machine and try the director in it
+    Lab(lab::Lab),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +37,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Lab(lab) => lab.run(),
     }
 }

@@ -27,7 +27,8 @@ impl State {
             Self::Udp => timeouts.udp_s,
             Self::Echo => ECHO_TIMEOUT_S,
         };
-        seconds * 1000
+        // The longest that `--set` takes are three months; 49 days are as good as for ever.
+        seconds.saturating_mul(1000)
     }
 
     /// Whether a connection in this state is active for its real server.

@@ -3,19 +3,17 @@
 use super::Director;
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
-use crate::engine::rewrite::icmp::{
-    ERROR_HEADER_LEN, ErrorTranslation, is_translatable, translate_error,
-};
+use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
-use crate::packet::headers::protocol;
+use crate::packet::headers::ICMP_HEADER_LEN;
 use crate::packet::reply::icmp_checksum_is_right;
-use crate::packet::{Headers, PacketBuf};
+use crate::packet::{Checksum, Headers, PacketBuf};
 
 impl Director {
     /// Judges an ICMP error; `None` if it is none, or about no connection.
     ///
-    /// An error quotes a packet as its sender got it, so it belongs to the connection in whose
+    /// Of errors IPVS translates destination unreachable, source quench and time exceeded. One quotes a packet as its sender got it, so it belongs to the connection in whose
     /// other direction the quoted packet went, and goes there. It neither moves the connection's
     /// state nor extends its life.
     ///
@@ -26,17 +24,8 @@ impl Director {
         headers: &Headers,
         network: &impl Network,
     ) -> Option<Verdict> {
-        if !matches!(headers.protocol, protocol::ICMP | protocol::ICMP6) {
-            return None;
-        }
+        let quoted = headers.quoted(packet.bytes())?;
         let icmp = &packet.bytes()[headers.transport..headers.len];
-        if !is_translatable(headers.family, *icmp.first()?) {
-            return None;
-        }
-        let quoted = Headers::parse_quoted(icmp.get(ERROR_HEADER_LEN..)?).ok()?;
-        if quoted.family != headers.family || !quoted.has_ports() {
-            return None;
-        }
         let lookup = self.conns.prepare(quoted.destination, quoted.source, quoted.protocol);
         let (id, direction) = self.conns.find(&lookup)?;
         let conn = self.conns.get(id);
@@ -51,7 +40,9 @@ impl Director {
         if conn.method() != ForwardingMethod::Masquerade {
             return None;
         }
-        if !icmp_checksum_is_right(icmp, headers) {
+        // What is left to a network card to sum up cannot be wrong yet.
+        let unfinished = packet.unfinished_checksum().is_some();
+        if !unfinished && !icmp_checksum_is_right(icmp, headers) {
             return Some(Verdict::Drop(DropReason::BadChecksum));
         }
         Some(self.translate_related(packet, headers, &quoted, id, to_client, network))
@@ -77,8 +68,9 @@ impl Director {
         self.count_related(conn, headers, to_client);
         let stands_in = if to_client { conn.virtual_endpoint() } else { conn.real_endpoint() };
         let translation = ErrorTranslation { outer: stands_in.addr, quoted: stands_in, to_client };
-        let start = headers.transport + ERROR_HEADER_LEN;
+        let start = headers.transport + ICMP_HEADER_LEN;
         translate_error(packet, headers, quoted, start, translation);
+        packet.offload.checksum = Checksum::Complete;
         Verdict::Forward(Hop { to })
     }
 

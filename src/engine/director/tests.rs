@@ -92,11 +92,11 @@ impl Fixture {
         fixture
     }
 
-    fn send(&mut self, bytes: &mut Vec<u8>) -> Verdict {
+    fn send(&mut self, bytes: &mut [u8]) -> Verdict {
         self.send_into(bytes, &LAB)
     }
 
-    fn send_into(&mut self, bytes: &mut Vec<u8>, network: &Lab) -> Verdict {
+    fn send_into(&mut self, bytes: &mut [u8], network: &Lab) -> Verdict {
         let before = self.director.verdicts().total();
         let len = bytes.len();
         let mut packet = PacketBuf::new(bytes, 0, len);

@@ -4,20 +4,6 @@ use crate::packet::checksum::Sum;
 use crate::packet::headers::{protocol, set_word};
 use crate::packet::{Addr, Endpoint, Family, Headers, PacketBuf};
 
-/// Bytes of an ICMP error before the quoted packet.
-pub const ERROR_HEADER_LEN: usize = 8;
-
-/// Whether an ICMP message is an error of a kind that belongs to a connection.
-///
-/// **Source** — IPVS `ip_vs_out_icmp`: destination unreachable, source quench and time exceeded;
-/// for ICMPv6 everything below 128 but what is unassigned.
-pub fn is_translatable(family: Family, kind: u8) -> bool {
-    match family {
-        Family::V4 => matches!(kind, 3 | 4 | 11),
-        Family::V6 => matches!(kind, 1..=4),
-    }
-}
-
 /// What to change in an ICMP error.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorTranslation {

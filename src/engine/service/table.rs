@@ -54,7 +54,8 @@ impl Snapshot {
         self.services.values()
     }
 
-    /// Whether some service has this virtual address.
+    /// Whether clients talk to this address: some service's, or one that connections of real
+    /// servers are translated to.
     pub fn is_virtual(&self, addr: Addr) -> bool {
         self.virtual_addrs.contains(&addr)
     }
@@ -69,7 +70,8 @@ impl Snapshot {
             ServiceKey::Address { addr, .. } => Some(*addr),
             ServiceKey::Mark { .. } => None,
         });
-        self.virtual_addrs = addresses.collect();
+        let translated = self.snat.iter().map(|rule| rule.to);
+        self.virtual_addrs = addresses.chain(translated).collect();
     }
 }
 
@@ -209,7 +211,7 @@ impl ServiceTable {
             return pool.add(Arc::new(RealServer::new(spec, self.workers)));
         };
         let Trashed { retired, service: former, .. } = editor.trash.swap_remove(index);
-        retired.real.revive(spec);
+        retired.real.configure(spec);
         if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.add(retired.real) }
     }
 

@@ -1,3 +1,4 @@
-//! What a host's programs do that is not web service.
+//! What hosts of a lab do besides serving pages.
 
 pub mod nfs;
+pub mod ping;

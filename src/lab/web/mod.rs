@@ -24,6 +24,7 @@
 //! ```
 
 mod connection;
+mod fetch;
 pub mod pattern;
 mod request;
 mod response;
@@ -42,6 +43,7 @@ use std::thread::JoinHandle;
 use mio::Waker;
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use fetch::{Answer, download, get, upload};
 pub use site::Site;
 use worker::Worker;
 

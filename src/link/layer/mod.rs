@@ -4,6 +4,7 @@ mod kernel;
 mod next_hop;
 mod output;
 mod own;
+mod query;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use super::held::OwnedPacket;
 use super::neighbour::{Neighbours, Place};
 use super::port::Port;
 use super::route::Routes;
-use super::view::{HostView, Prefix};
+use super::view::HostView;
 use crate::engine::Moment;
-use crate::packet::{Addr, PacketBuf};
+use crate::packet::{Addr, PacketBuf, Prefix};
 
 /// What an administrator decides about the link layer.
 #[derive(Clone, Debug, Default)]
@@ -299,6 +300,11 @@ impl LinkLayer {
     /// The next frame to be sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Whether there is a frame to be sent.
+    pub fn has_transmits(&self) -> bool {
+        !self.transmits.is_empty()
     }
 
     /// The next thing to tell an administrator.

@@ -45,10 +45,12 @@ impl LinkLayer {
                 let on = self.port_ids().filter(|(id, _)| ports.contains(*id));
                 let at = on.map(|(_, port)| (port.name.clone(), port.own_mac)).collect();
                 self.tell(Event::Took { addr, at, why });
+                self.epoch += 1;
             }
             Action::Yielded(addr, why, Rival { segment, mac: rival, server }) => {
                 let interface = self.ports[usize::from(segment.port.0)].name.clone();
                 self.tell(Event::Yielded { addr, why, interface, rival, server });
+                self.epoch += 1;
             }
             Action::Contested(addr, Rival { segment, mac: rival, server }) => {
                 let interface = self.ports[usize::from(segment.port.0)].name.clone();

@@ -9,10 +9,9 @@ use super::super::claim::{Asker, PortSet, Rival, Why};
 use super::super::frame::{Addressee, Arrival, Segment};
 use super::super::neighbour::{Evidence, Place};
 use super::super::route::Route;
-use super::super::view::Prefix;
 use super::{Event, LinkLayer};
 use crate::engine::Moment;
-use crate::packet::Addr;
+use crate::packet::{Addr, Prefix};
 
 impl LinkLayer {
     pub(super) fn claim(&mut self, now: Moment) {

@@ -1,0 +1,106 @@
+//! `ulvs lab`: the textbook networks, in namespaces.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use ulvs::lab::process::{self, Plan, Visit};
+
+/// Build a textbook network on this machine and try the director in it
+///
+/// Everything is made of namespaces: nothing on the machine changes, no privilege is needed where
+/// unprivileged user namespaces are allowed, and all is gone afterwards.
+#[derive(Debug, Args)]
+pub(crate) struct Lab {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// NAT: a client, a director, two real servers behind it, and their storage.
+    Nat(Nat),
+    /// Open a shell on a host of a running lab.
+    Shell(Shell),
+    /// Run a command on a host of a running lab; its exit status is passed on.
+    Exec(Exec),
+    /// List the running labs and their hosts.
+    List,
+    /// Be the first process of a lab.
+    #[command(hide = true)]
+    Supervise,
+    /// Be the process of a host.
+    #[command(hide = true)]
+    Host { name: String },
+}
+
+#[derive(Debug, Args)]
+struct Nat {
+    /// Leave the lab up until Enter or Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+    /// How many pages the client fetches.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
+    requests: u16,
+}
+
+#[derive(Debug, Args)]
+struct Where {
+    /// Which lab, if several are running (see `ulvs lab list`).
+    #[arg(long, value_name = "PROCESS")]
+    lab: Option<u32>,
+    /// The host.
+    #[arg(value_name = "HOST")]
+    host: String,
+}
+
+#[derive(Debug, Args)]
+struct Shell {
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+struct Exec {
+    #[command(flatten)]
+    place: Where,
+    /// The command and its arguments.
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<OsString>,
+}
+
+impl Lab {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command {
+            Command::Nat(nat) => process::keep(&nat.plan()),
+            Command::Shell(shell) => visit(shell.place, Vec::new()),
+            Command::Exec(exec) => visit(exec.place, exec.command),
+            Command::List => process::list(),
+            Command::Supervise => process::supervise(),
+            Command::Host { name } => process::be_host(&name),
+        }
+    }
+}
+
+fn visit(place: Where, command: Vec<OsString>) -> ExitCode {
+    process::visit(&Visit { host: place.host, lab: place.lab, command })
+}
+
+impl Nat {
+    fn plan(&self) -> Plan {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Plan {
+            story: "nat".to_owned(),
+            requests: self.requests.into(),
+            keep: self.keep,
+            colour: io::stdout().is_terminal() && !no_colour,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Living beside the kernel: it must neither answer nor reject what belongs to a virtual service.
+//!
+//! A packet socket sees copies; the kernel handles every frame as well. Where a virtual address is
+//! the kernel's own, a *guard socket* is held on the service's port: the kernel finds a listener
+//! whose filter drops everything, and stays silent. It needs no privilege beyond the port's, and is
+//! gone with the process, however that ends.
+//!
+//! Knows addresses and ports, not packets.
+
+mod holder;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::RangeInclusive;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::engine::service::{Protocol, ServiceKey, Snapshot};
+use crate::link::HostView;
+use crate::packet::{Addr, Endpoint};
+use socket::GuardSocket;
+
+/// What a guard keeps the kernel away from: a port of one of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Guarded {
+    /// The transport protocol, TCP or UDP.
+    pub protocol: Protocol,
+    /// The kernel's address and the port.
+    pub at: Endpoint,
+}
+
+/// What an administrator should know about a service that the kernel may interfere with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// A program of this host already has the port.
+    InUse {
+        /// The service's address.
+        guarded: Guarded,
+        /// The program, if it can be seen.
+        holder: Option<String>,
+    },
+    /// The port could not be taken for another reason.
+    Refused {
+        /// The service's address.
+        guarded: Guarded,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A service of every port, or of a protocol without ports, at an address of the kernel.
+    Unguardable {
+        /// The service.
+        service: ServiceKey,
+        /// The address.
+        addr: Addr,
+    },
+}
+
+/// The guard sockets that are held.
+#[derive(Debug, Default)]
+pub struct Guard {
+    held: HashMap<Guarded, GuardSocket>,
+    /// What was reported already, so that it is said once.
+    reported: HashSet<Guarded>,
+    told: HashSet<ServiceKey>,
+    pools: BTreeMap<Addr, Pool>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    ports: RangeInclusive<u16>,
+    _sockets: Vec<GuardSocket>,
+}
+
+impl Guard {
+    /// A guard that holds nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Holds what the services need on this host, lets go of what they no longer need, and returns
+    /// the problems that are new.
+    pub fn update(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wanted = HashSet::new();
+        for service in services.services() {
+            match plan(service.key(), host) {
+                Plan::Nothing => {}
+                Plan::Hold(guarded) => {
+                    wanted.insert(guarded);
+                }
+                Plan::Cannot(addr) => {
+                    if self.told.insert(service.key()) {
+                        problems.push(Problem::Unguardable { service: service.key(), addr });
+                    }
+                }
+            }
+        }
+        self.held.retain(|guarded, _| wanted.contains(guarded));
+        self.reported.retain(|guarded| wanted.contains(guarded));
+        self.told.retain(|key| services.service(key).is_some());
+        for guarded in wanted {
+            problems.extend(self.hold(guarded));
+        }
+        problems
+    }
+
+    /// How many ports are held for services.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Holds TCP and UDP ports of one of the kernel's addresses, for connections that begin there,
+    /// and returns those that could be held: as many from the start of the range as there are free
+    /// ones and descriptors for.
+    ///
+    /// **Errors** — if not even the first could be held.
+    pub fn hold_ports(
+        &mut self,
+        addr: Addr,
+        range: RangeInclusive<u16>,
+    ) -> io::Result<RangeInclusive<u16>> {
+        if let Some(pool) = self.pools.get(&addr)
+            && range.contains(pool.ports.start())
+            && range.contains(pool.ports.end())
+        {
+            return Ok(pool.ports.clone());
+        }
+        let mut sockets = Vec::new();
+        let mut last = None;
+        for port in range.clone() {
+            match hold_both(Endpoint::new(addr, port)) {
+                Ok(pair) => sockets.extend(pair),
+                Err(error) if last.is_none() => return Err(error),
+                Err(_) => break,
+            }
+            last = Some(port);
+        }
+        let Some(last) = last else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let ports = *range.start()..=last;
+        self.pools.insert(addr, Pool { ports: ports.clone(), _sockets: sockets });
+        Ok(ports)
+    }
+
+    /// Lets go of the ports of all addresses but these.
+    pub fn keep_ports_of(&mut self, addrs: &HashSet<Addr>) {
+        self.pools.retain(|addr, _| addrs.contains(addr));
+    }
+
+    fn hold(&mut self, guarded: Guarded) -> Option<Problem> {
+        if self.held.contains_key(&guarded) {
+            return None;
+        }
+        match GuardSocket::open(guarded) {
+            Ok(socket) => {
+                self.held.insert(guarded, socket);
+                self.reported.remove(&guarded);
+                None
+            }
+            Err(error) => self.reported.insert(guarded).then(|| explain(guarded, &error)),
+        }
+    }
+}
+
+/// What a service needs from the guard.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    Nothing,
+    Hold(Guarded),
+    Cannot(Addr),
+}
+
+fn plan(key: ServiceKey, host: &HostView) -> Plan {
+    let ServiceKey::Address { protocol, addr, port } = key else { return Plan::Nothing };
+    if !host.owns(addr) {
+        return Plan::Nothing;
+    }
+    match protocol {
+        Protocol::Tcp | Protocol::Udp if port != 0 => {
+            Plan::Hold(Guarded { protocol, at: Endpoint::new(addr, port) })
+        }
+        Protocol::Tcp | Protocol::Udp | Protocol::Sctp => Plan::Cannot(addr),
+    }
+}
+
+fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {
+    let tcp = GuardSocket::open(Guarded { protocol: Protocol::Tcp, at })?;
+    Ok([tcp, GuardSocket::open(Guarded { protocol: Protocol::Udp, at })?])
+}
+
+fn explain(guarded: Guarded, error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Problem::InUse { guarded, holder: holder::find(guarded.protocol, guarded.at.port) }
+        }
+        io::ErrorKind::PermissionDenied => Problem::Refused {
+            guarded,
+            reason: format!("{error} (ports below 1024 need CAP_NET_BIND_SERVICE)"),
+        },
+        _ => Problem::Refused { guarded, reason: error.to_string() },
+    }
+}
+
+impl fmt::Display for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        };
+        write!(f, "{protocol} {}", self.at)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { guarded, holder } => {
+                let holder = holder.as_deref().unwrap_or("a program of this host");
+                write!(
+                    f,
+                    "{guarded} is a virtual service, but {holder} listens there as well and will \
+                     answer its clients: stop it, or let it listen on other addresses only"
+                )
+            }
+            Self::Refused { guarded, reason } => write!(
+                f,
+                "{guarded} is a virtual service at an address of this host, whose kernel will \
+                 reject its packets, for its port cannot be held: {reason}"
+            ),
+            Self::Unguardable { service, addr } => {
+                let what = match service {
+                    ServiceKey::Address { protocol: Protocol::Sctp, .. } => "SCTP",
+                    ServiceKey::Address { .. } => "all ports",
+                    ServiceKey::Mark { .. } => "a mark",
+                };
+                write!(
+                    f,
+                    "the service of {what} at {addr} cannot be kept from this host's kernel, which \
+                     owns that address and will answer as well: take the address off the host's \
+                     interfaces, and ulvs answers for it itself"
+                )
+            }
+        }
+    }
+}

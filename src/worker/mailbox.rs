@@ -1,0 +1,126 @@
+//! What other threads say to a worker.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::driver;
+use crate::driver::{ReceiverCounters, SenderCounters, Waker};
+use crate::engine::conn::{ConnKey, Connection};
+use crate::engine::{Moment, VerdictCounters};
+use crate::link::{IgnoredCounters, OwnedPacket, PortId};
+
+/// A request to a worker.
+pub enum Request {
+    /// Work on an interface from now on, in place of what the port was before.
+    Attach {
+        /// Which of the link layer's ports it is.
+        port: PortId,
+        /// Receives from it.
+        receiver: Box<dyn driver::Receiver>,
+        /// Sends on it.
+        sender: Box<dyn driver::Sender>,
+    },
+    /// Tell some of the connections.
+    List {
+        /// Where to go on.
+        from: usize,
+        /// Where to send the answer.
+        answer: Sender<Page>,
+    },
+    /// Tell the counters.
+    Count {
+        /// Where to send the answer.
+        answer: Sender<WorkerCounters>,
+    },
+    /// A packet whose connection is this worker's.
+    HandOver(OwnedPacket),
+}
+
+/// Some of a worker's connections.
+#[derive(Debug)]
+pub struct Page {
+    /// The connections.
+    pub connections: Vec<ListedConnection>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<usize>,
+}
+
+/// What a listing shows of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedConnection {
+    /// Its identity.
+    pub key: ConnKey,
+    /// Its state's name.
+    pub state: &'static str,
+    /// Milliseconds until it expires.
+    pub remaining_ms: u32,
+}
+
+impl ListedConnection {
+    pub(super) fn new(conn: &Connection, now: Moment) -> Self {
+        Self { key: conn.key(), state: conn.state().name(), remaining_ms: conn.remaining_ms(now) }
+    }
+}
+
+/// What a worker has counted.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerCounters {
+    /// Packets judged, by verdict.
+    pub verdicts: VerdictCounters,
+    /// Frames that were not for the director.
+    pub ignored: IgnoredCounters,
+    /// Connections it tracks.
+    pub connections: usize,
+    /// Packets handed over to other workers.
+    pub handed_over: u64,
+    /// Packets lost because another worker's mailbox was full.
+    pub mailbox_full: u64,
+    /// Packets whose next hop was not known, or which had no room for its header.
+    pub no_next_hop: u64,
+    /// What the ports' drivers count, by port.
+    pub ports: Vec<(ReceiverCounters, SenderCounters)>,
+}
+
+/// The sending end of a worker's mailbox.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    requests: Sender<Request>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// A mailbox and the worker's end of it.
+    pub fn new() -> std::io::Result<(Self, Receiver<Request>)> {
+        let (requests, inbox) = bounded(MAILBOX_LEN);
+        Ok((Self { requests, waker: Waker::new()? }, inbox))
+    }
+
+    /// Sends a request, waiting for room; `false` if the worker has ended.
+    pub fn send(&self, request: Request) -> bool {
+        let sent = self.requests.send(request).is_ok();
+        self.waker.wake();
+        sent
+    }
+
+    /// Hands a packet over without ever waiting; `false` if there is no room.
+    pub(super) fn try_hand_over(&self, packet: OwnedPacket) -> bool {
+        match self.requests.try_send(Request::HandOver(packet)) {
+            Ok(()) => {
+                self.waker.wake();
+                true
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Wakes the worker without a request.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+}
+
+/// Requests, packets included, that wait for a worker at most.
+const MAILBOX_LEN: usize = 1024;

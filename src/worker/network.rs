@@ -1,0 +1,98 @@
+//! The network as the director of one worker sees it.
+
+use hashbrown::HashMap;
+
+use super::shared::SharedLink;
+use crate::engine::{Moment, Network, Owner};
+use crate::link::{HopCache, Learned, LinkLayer, PortId};
+use crate::packet::Addr;
+
+/// What a worker keeps of the link layer, renewed whenever that moved on.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Link headers of known next hops.
+    pub hops: HopCache,
+    /// Where packets came from.
+    pub learned: Learned,
+    owners: HashMap<Addr, Owner>,
+    mtus: Vec<usize>,
+    smallest_mtu: usize,
+    names: Vec<String>,
+}
+
+/// Next hops, and senders, remembered per worker.
+const HOPS: usize = 4096;
+const SENDERS: usize = 16_384;
+
+impl View {
+    pub fn new() -> Self {
+        Self {
+            hops: HopCache::new(HOPS),
+            learned: Learned::new(SENDERS),
+            owners: HashMap::new(),
+            mtus: Vec::new(),
+            smallest_mtu: 0,
+            names: Vec::new(),
+        }
+    }
+
+    /// Takes over what the link layer knows now.
+    pub fn renew(&mut self, layer: &LinkLayer) {
+        self.hops.set_epoch(layer.epoch());
+        self.owners.clear();
+        self.owners.extend(layer.owned_addresses().into_iter().map(|a| (a, Owner::Director)));
+        self.owners.extend(layer.kernel_addresses().map(|addr| (addr, Owner::Kernel)));
+        self.mtus = layer.ports().iter().map(|port| port.mtu_bytes as usize).collect();
+        self.names = layer.ports().iter().map(|port| port.name.clone()).collect();
+        self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
+    }
+}
+
+/// A [`View`] at one moment, with the link layer behind it for what it does not have.
+pub(super) struct WorkerNetwork<'a> {
+    pub view: &'a View,
+    pub link: &'a SharedLink,
+    pub now: Moment,
+}
+
+impl WorkerNetwork<'_> {
+    fn port_towards(&self, to: Addr) -> Option<PortId> {
+        if let Some(hop) = self.view.hops.lookup(to, self.now) {
+            return Some(hop.port);
+        }
+        self.link.with(|layer| layer.port_towards(to, self.view.learned.lookup(to)))
+    }
+}
+
+impl Network for WorkerNetwork<'_> {
+    fn mtu(&self, to: Addr) -> Option<usize> {
+        if let Some(port) = self.port_towards(to) {
+            return self.view.mtus.get(usize::from(port.0)).copied();
+        }
+        // Whoever has yet to be found is found on some port.
+        self.link.with(|layer| layer.leads_to(to)).then_some(self.view.smallest_mtu)
+    }
+
+    fn address_towards(&self, to: Addr) -> Option<Addr> {
+        let learned = self.view.learned.lookup(to);
+        self.link.with(|layer| layer.address_towards(to, learned))
+    }
+
+    fn owner(&self, addr: Addr) -> Owner {
+        self.view.owners.get(&addr).copied().unwrap_or(Owner::Other)
+    }
+
+    fn leaves_by(&self, to: Addr, interface: &str) -> bool {
+        let port = self.port_towards(to);
+        let name = port.and_then(|port| self.view.names.get(usize::from(port.0)));
+        name.is_some_and(|name| matches_interface(interface, name))
+    }
+}
+
+/// Whether an interface name fits a pattern of iptables: a trailing `+` is any ending.
+fn matches_interface(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('+') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    }
+}

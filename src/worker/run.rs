@@ -1,0 +1,352 @@
+//! The loop of one worker.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use crossbeam_channel::Receiver as Inbox;
+
+use super::egress;
+use super::mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
+use super::network::{View, WorkerNetwork};
+use super::shared::{Clock, SharedLink};
+use super::steer;
+use crate::driver::{BATCH, MOST_DESCRIPTORS, Receiver, Sender, wait};
+use crate::engine::{Director, MAX_BATCH, Moment, Verdict};
+use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
+use crate::packet::{Addr, Headers, PacketBuf};
+
+const _: () = assert!(BATCH <= MAX_BATCH);
+
+/// What a worker is made of.
+pub struct WorkerConfig {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Its engine.
+    pub director: Director,
+    /// The link layer.
+    pub link: Arc<SharedLink>,
+    /// The clock.
+    pub clock: Clock,
+    /// How it waits when there is nothing to do.
+    pub patience: Patience,
+    /// The mailboxes of all workers, its own included.
+    pub peers: Peers,
+    /// Its own mailbox's inner end.
+    pub inbox: Inbox<Request>,
+    /// Ends the worker once it is set (and the worker woken).
+    pub stop: Arc<AtomicBool>,
+}
+
+/// The mailboxes of all workers, by number.
+pub type Peers = Arc<[Mailbox]>;
+
+/// How a worker waits when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// Look again and again for this long before going to sleep.
+    pub spin: Duration,
+}
+
+/// A worker, to be run in a thread of its own.
+pub struct Worker {
+    number: usize,
+    director: Director,
+    link: Arc<SharedLink>,
+    clock: Clock,
+    patience: Patience,
+    peers: Peers,
+    inbox: Inbox<Request>,
+    stop: Arc<AtomicBool>,
+    view: View,
+    link_epoch: u64,
+    classifiers: Vec<Option<Classifier>>,
+    receivers: Vec<Option<Box<dyn Receiver>>>,
+    senders: Vec<Option<Box<dyn Sender>>>,
+    scratch: Vec<u8>,
+    ignored: IgnoredCounters,
+    handed_over: u64,
+    mailbox_full: u64,
+    no_next_hop: u64,
+}
+
+/// How many connections a page of a listing looks at, so that a listing never holds packets up
+/// for long.
+const PAGE_LEN: usize = 4096;
+/// Expiry steps between two batches.
+const TIMER_BUDGET: u32 = 256;
+/// How long a worker sleeps at most: expiry and the link layer's timers are this exact.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// A worker without ports; they come by [`Request::Attach`].
+    pub fn new(config: WorkerConfig) -> Self {
+        let WorkerConfig { number, director, link, clock, patience, peers, inbox, stop } = config;
+        Self {
+            number,
+            director,
+            link,
+            clock,
+            patience,
+            peers,
+            inbox,
+            stop,
+            view: View::new(),
+            link_epoch: 0,
+            classifiers: Vec::new(),
+            receivers: Vec::new(),
+            senders: Vec::new(),
+            scratch: Vec::new(),
+            ignored: IgnoredCounters::default(),
+            handed_over: 0,
+            mailbox_full: 0,
+            no_next_hop: 0,
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// **Errors** — only when waiting itself fails. A port that fails is let go; its interface
+    /// may be attached again.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut idle_since = None;
+        while !self.stop.load(Ordering::Acquire) {
+            if self.turn() > 0 {
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < self.patience.spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep()?;
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do now; returns how many packets and requests that was.
+    pub fn turn(&mut self) -> usize {
+        let now = self.clock.now();
+        self.refresh();
+        let mut done = self.receive(now);
+        while let Ok(request) = self.inbox.try_recv() {
+            done += 1;
+            self.fulfil(request, now);
+        }
+        self.director.handle_timeout(now, TIMER_BUDGET);
+        if self.number == 0 && self.link.next_timeout().is_some_and(|due| due <= now) {
+            self.link.with(|layer| layer.handle_timeout(now));
+        }
+        if self.link.take_output() {
+            egress::send_link_output(&self.link, &mut self.senders);
+        }
+        done
+    }
+
+    fn refresh(&mut self) {
+        self.director.refresh();
+        let epoch = self.link.epoch();
+        if epoch == self.link_epoch {
+            return;
+        }
+        self.link_epoch = epoch;
+        let Self { view, classifiers, link, .. } = self;
+        link.with(|layer| {
+            view.renew(layer);
+            let ports = (0..layer.ports().len() as u8).map(PortId);
+            *classifiers = ports.map(|port| layer.classifier(port)).collect();
+        });
+    }
+
+    fn receive(&mut self, now: Moment) -> usize {
+        let mut done = 0;
+        for port in 0..self.receivers.len() {
+            // Taken out for the time, so that the frames, which lie in the receiver's memory, and
+            // the rest of the worker can be used together.
+            let Some(mut receiver) = self.receivers[port].take() else { continue };
+            let received = receiver.receive(&mut |frames| self.handle_frames(port, frames, now));
+            match received {
+                Ok(count) => {
+                    done += count;
+                    self.receivers[port] = Some(receiver);
+                }
+                Err(_) => self.senders[port] = None,
+            }
+        }
+        done
+    }
+
+    /// Handles the frames of one port that arrived together.
+    fn handle_frames(&mut self, port: usize, frames: &mut [PacketBuf<'_>], now: Moment) {
+        let count = self.classify(port, frames, now);
+        let packets = &mut frames[..count];
+        let count = if self.peers.len() > 1 { self.hand_over(packets) } else { count };
+        self.handle_packets(&mut packets[..count], now);
+    }
+
+    /// Judges packets, each from its IP header on, and sends what comes of them.
+    fn handle_packets(&mut self, packets: &mut [PacketBuf<'_>], now: Moment) {
+        let mut verdicts = ArrayVec::<Verdict, MAX_BATCH>::new();
+        let Self { director, view, link, senders, scratch, no_next_hop, .. } = self;
+        let network = WorkerNetwork { view, link, now };
+        director.handle_batch(packets, &network, now, &mut verdicts);
+        let (exits, lost) = egress::route(packets, &verdicts, view, link, now);
+        *no_next_hop += lost;
+        egress::send(packets, &exits, senders);
+        while let Some(output) = director.poll_output() {
+            let sent = egress::send_output(&output, scratch, view, link, senders, now);
+            *no_next_hop += u64::from(!sent);
+            director.recycle(output);
+        }
+    }
+
+    /// Gathers the IP packets for the director at the front, in their order, and sees to the rest.
+    /// Returns how many there are.
+    fn classify(&mut self, port: usize, frames: &mut [PacketBuf<'_>], now: Moment) -> usize {
+        let Some(Some(classifier)) = self.classifiers.get(port) else { return 0 };
+        let mut kept = 0;
+        for at in 0..frames.len() {
+            match classifier.classify(&mut frames[at]) {
+                Class::Packet(arrival) => {
+                    learn(&mut self.view, &arrival, frames[at].bytes());
+                    frames.swap(kept, at);
+                    kept += 1;
+                }
+                Class::Arp(arrival) => {
+                    let bytes = frames[at].bytes();
+                    self.link.with(|layer| layer.handle_arp(&arrival, bytes, now));
+                }
+                Class::Ignored(reason) => self.ignored.count(reason),
+            }
+        }
+        kept
+    }
+
+    /// Hands packets of other workers' connections over to them, and gathers its own at the front.
+    fn hand_over(&mut self, packets: &mut [PacketBuf<'_>]) -> usize {
+        let mut kept = 0;
+        for at in 0..packets.len() {
+            let owner = self.owner(packets[at].bytes());
+            if owner == self.number {
+                packets.swap(kept, at);
+                kept += 1;
+            } else if self.peers[owner].try_hand_over(OwnedPacket::copy(&packets[at])) {
+                self.handed_over += 1;
+            } else {
+                self.mailbox_full += 1;
+            }
+        }
+        kept
+    }
+
+    /// The worker that owns a packet; its own number if it cannot be told.
+    fn owner(&self, bytes: &[u8]) -> usize {
+        let Ok(headers) = Headers::parse(bytes) else { return self.number };
+        let snapshot = self.director.snapshot();
+        let is_virtual = |addr| snapshot.is_virtual(addr);
+        let (client, protocol) = match headers.quoted(bytes) {
+            Some(quoted) => (steer::client_of_error(&quoted, is_virtual), quoted.protocol),
+            None => (steer::client(&headers, is_virtual), headers.protocol),
+        };
+        steer::owner(client, protocol, self.peers.len())
+    }
+
+    fn fulfil(&mut self, request: Request, now: Moment) {
+        match request {
+            Request::Attach { port, receiver, sender } => self.attach(port, receiver, sender),
+            Request::List { from, answer } => {
+                let (page, next) = self.director.connections().page(from, PAGE_LEN);
+                let listed = page.into_iter().filter(|conn| !conn.is_outbound());
+                let connections = listed.map(|conn| ListedConnection::new(conn, now)).collect();
+                // Whoever asked may have given up.
+                let _ = answer.send(Page { connections, next });
+            }
+            Request::Count { answer } => {
+                let _ = answer.send(self.counters());
+            }
+            Request::HandOver(mut packet) => {
+                self.handle_packets(&mut [packet.packet()], now);
+            }
+        }
+    }
+
+    fn attach(&mut self, port: PortId, receiver: Box<dyn Receiver>, sender: Box<dyn Sender>) {
+        let index = usize::from(port.0);
+        if self.receivers.len() <= index {
+            self.receivers.resize_with(index + 1, || None);
+            self.senders.resize_with(index + 1, || None);
+        }
+        self.receivers[index] = Some(receiver);
+        self.senders[index] = Some(sender);
+    }
+
+    /// What it has counted.
+    pub fn counters(&mut self) -> WorkerCounters {
+        let receivers = self.receivers.iter_mut().map(|receiver| {
+            receiver.as_mut().map(|receiver| receiver.counters()).unwrap_or_default()
+        });
+        let senders = self
+            .senders
+            .iter()
+            .map(|sender| sender.as_ref().map(|sender| sender.counters()).unwrap_or_default());
+        WorkerCounters {
+            ports: receivers.zip(senders).collect(),
+            verdicts: self.director.verdicts().clone(),
+            ignored: self.ignored,
+            connections: self.director.connections().len(),
+            handed_over: self.handed_over,
+            mailbox_full: self.mailbox_full,
+            no_next_hop: self.no_next_hop,
+        }
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        let trouble = {
+            let waker = self.peers[self.number].waker();
+            let ports = self.receivers.iter().flatten().filter_map(|each| each.readiness());
+            let descriptors: ArrayVec<_, MOST_DESCRIPTORS> =
+                std::iter::once(waker.as_fd()).chain(ports).take(MOST_DESCRIPTORS).collect();
+            let woken = wait(&descriptors, Some(LONGEST_SLEEP))?;
+            waker.clear();
+            woken.trouble
+        };
+        if trouble {
+            self.let_go();
+        }
+        Ok(())
+    }
+
+    /// Lets go of the ports whose interfaces are gone.
+    fn let_go(&mut self) {
+        for (receiver, sender) in self.receivers.iter_mut().zip(&mut self.senders) {
+            if receiver.as_mut().is_some_and(|receiver| receiver.is_gone()) {
+                *receiver = None;
+                *sender = None;
+            }
+        }
+    }
+}
+
+/// Takes note of where a packet came from.
+fn learn(view: &mut View, arrival: &Arrival, bytes: &[u8]) {
+    let Some(source) = source_of(bytes) else { return };
+    view.learned.insert(source, Place { segment: arrival.segment, mac: arrival.source });
+}
+
+fn source_of(bytes: &[u8]) -> Option<Addr> {
+    match bytes.first()? >> 4 {
+        4 => {
+            let bits: &[u8; 4] = bytes.get(12..16)?.first_chunk()?;
+            Some(Addr::v4(u32::from_be_bytes(*bits)))
+        }
+        6 => {
+            let bits: &[u8; 16] = bytes.get(8..24)?.first_chunk()?;
+            Some(Addr::v6(u128::from_be_bytes(*bits)))
+        }
+        _ => None,
+    }
+}
