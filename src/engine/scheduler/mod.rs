@@ -22,6 +22,7 @@
 //! | `mh` | by the client's address (and port), a maglev table | `mh.rs` |
 //! | `lblc` | the server an address was last sent to | `lblc.rs` |
 //! | `lblcr` | the least loaded of an address's set of servers | `lblcr.rs` |
+//! | `none` | nothing | `none.rs` |
 //!
 //! # Adding one
 //!
@@ -61,6 +62,7 @@ mod lc;
 mod load;
 mod locality;
 mod mh;
+mod none;
 mod nq;
 mod ovf;
 mod rr;
@@ -185,6 +187,7 @@ pub static REGISTRY: &[(&str, Make)] = &[
     ("lblcr", lblcr::make),
     ("lc", lc::make),
     ("mh", mh::make),
+    ("none", none::make),
     ("nq", nq::make),
     ("ovf", ovf::make),
     ("rr", rr::make),

@@ -89,6 +89,15 @@ impl RealServer {
         }
     }
 
+    /// Takes over `spec` like a new server that keeps its connections and counters.
+    ///
+    /// **Source** — IPVS, adding a server that was removed a while ago: its former weight does not
+    /// count any more.
+    pub fn revive(&self, spec: &RealSpec) {
+        self.last_weight.store(0, Relaxed);
+        self.configure(spec);
+    }
+
     /// The configuration as it is now.
     pub fn spec(&self) -> RealSpec {
         RealSpec {

@@ -211,7 +211,7 @@ impl ServiceTable {
             return pool.add(Arc::new(RealServer::new(spec, self.workers)));
         };
         let Trashed { retired, service: former, .. } = editor.trash.swap_remove(index);
-        retired.real.configure(spec);
+        retired.real.revive(spec);
         if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.add(retired.real) }
     }
 

@@ -182,7 +182,8 @@ impl Model {
         let can = |real: &std::sync::Arc<crate::engine::service::RealServer>| {
             real.weight() > 0 && !real.is_overloaded()
         };
-        ["sh", "dh", "mh", "ovf"].contains(&self.name) || !self.service.reals.iter().any(can)
+        ["sh", "dh", "mh", "ovf", "none"].contains(&self.name)
+            || !self.service.reals.iter().any(can)
     }
 }
 
