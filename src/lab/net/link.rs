@@ -1,5 +1,6 @@
 //! Interfaces: pairs, bridges, addresses, routes, offloads.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -126,6 +127,27 @@ impl Namespace {
         self.change(interface, "set the address", |link| link.address(mac.to_vec()))
     }
 
+    /// The hardware address of an interface.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6], Error> {
+        let link = self.link(interface)?;
+        let mac = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+            _ => None,
+        });
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no hardware address");
+        mac.ok_or_else(missing).during(|| format!("{}: {interface}", self.name()))
+    }
+
+    fn link(&self, interface: &str) -> Result<LinkMessage, Error> {
+        let index = self.index(interface)?;
+        let found = self.netlink(
+            || format!("look at {interface}"),
+            async move |handle| handle.link().get().match_index(index).execute().try_next().await,
+        )?;
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "it is gone");
+        found.ok_or_else(gone).during(|| format!("{}: {interface}", self.name()))
+    }
+
     /// Removes an interface, and with a veth also its peer.
     pub fn remove_link(&self, interface: &str) -> Result<(), Error> {
         let index = self.index(interface)?;
@@ -154,7 +176,7 @@ impl Namespace {
     pub fn add_route(&self, route: &Route) -> Result<(), Error> {
         let destination = route.destination;
         let what = || format!("add a route to {destination}");
-        let invalid = |e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e);
+        let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, e);
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(destination.address(), destination.length())
             .map_err(invalid)

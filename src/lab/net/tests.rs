@@ -94,6 +94,18 @@ fn a_missing_interface_is_named() {
 }
 
 #[test]
+fn hardware_addresses_are_as_asked_for() {
+    sandbox::run("lab::net::tests::hardware_addresses_are_as_asked_for", || {
+        let (one, other) = (Namespace::new("one").unwrap(), Namespace::new("other").unwrap());
+        let near = one.end("a").with_mac([2, 0, 0, 0, 0, 1]);
+        connect(&near, &other.end("b").with_mac([2, 0, 0, 0, 0, 2])).unwrap();
+        one.set_mac("a", [2, 0, 0, 0, 0, 3]).unwrap();
+        assert_eq!(one.mac("a").unwrap(), [2, 0, 0, 0, 0, 3]);
+        assert_eq!(other.mac("b").unwrap(), [2, 0, 0, 0, 0, 2]);
+    });
+}
+
+#[test]
 fn a_link_and_its_peer_can_be_removed() {
     sandbox::run("lab::net::tests::a_link_and_its_peer_can_be_removed", || {
         let (client, server) = pair();

@@ -16,7 +16,7 @@ use nix::unistd::sethostname;
 use serde::{Deserialize, Serialize};
 
 use super::isolate::mount_virtual;
-use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, THIS_PROGRAM, channel, host_path};
+use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
 use crate::lab::services::nfs;
 use crate::lab::topology::Program;
 use crate::lab::web::{self, Site, WebServer};
@@ -59,6 +59,7 @@ pub fn be_host(name: &str) -> ExitCode {
 
 /// Gives the host a name and file systems of its own.
 fn settle(name: &str) -> io::Result<()> {
+    take_name();
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
     sethostname(name)?;
     mount_virtual("tmpfs", "/run")?;
@@ -127,7 +128,7 @@ impl Running {
 fn start_director(interfaces: &[String], channel: &UnixStream) -> io::Result<Vec<String>> {
     let notify = format!("{HOST_DIRECTORY}/notify.sock");
     let readiness = UnixDatagram::bind(&notify)?;
-    let mut command = Command::new(THIS_PROGRAM);
+    let mut command = Command::new(Path::new(HOST_PROGRAMS).join("ulvs"));
     command.arg("run").args(["--control", CONTROL_SOCKET]);
     for interface in interfaces {
         command.args(["--interface", interface]);

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -77,7 +77,7 @@ fn try_keep(plan: &Plan) -> Result<ExitCode, Box<dyn std::error::Error>> {
 fn start_supervisor() -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(THIS_PROGRAM);
-    command.args(["lab", "supervise"]).stdin(Stdio::from(OwnedFd::from(theirs)));
+    command.arg0("ulvs").args(["lab", "supervise"]).stdin(Stdio::from(OwnedFd::from(theirs)));
     spawn::die_with_parent(&mut command);
     let supervisor = command.spawn()?;
     Ok((supervisor, ours))

@@ -41,6 +41,12 @@ pub const CONTROL_SOCKET: &str = "/run/ulvs/ulvs.sock";
 /// This program, for starting it once more.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// Makes this process show up by its name, although it was started by way of [`THIS_PROGRAM`].
+fn take_name() {
+    // Without it the process only looks strange in a list.
+    let _ = nix::sys::prctl::set_name(c"ulvs");
+}
+
 /// The search path of programs on a host.
 fn host_path() -> std::ffi::OsString {
     let mut path = std::ffi::OsString::from(HOST_PROGRAMS);

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::host::{Order, Report};
 use super::keeper::{Plan, ToKeeper};
 use super::registry::HostDescription;
-use super::{THIS_PROGRAM, channel, isolate};
+use super::{THIS_PROGRAM, channel, isolate, take_name};
 use crate::lab::net::Namespace;
 use crate::lab::network::Network;
 use crate::lab::story;
@@ -69,6 +69,7 @@ pub fn supervise() -> ExitCode {
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn lead(keeper: &UnixStream) -> Result<ExitCode> {
+    take_name();
     let mut from_keeper = channel::Incoming::new(keeper.try_clone()?);
     let Some(plan) = from_keeper.next::<Plan>()? else { return Ok(ExitCode::FAILURE) };
     isolate::settle_supervisor()?;
@@ -145,7 +146,10 @@ impl LabHost {
     fn start(namespace: &Namespace) -> Result<LabHost> {
         let (orders, theirs) = UnixStream::pair()?;
         let mut command = namespace.command_detached(THIS_PROGRAM);
-        command.args(["lab", "host", namespace.name()]).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command
+            .arg0("ulvs")
+            .args(["lab", "host", namespace.name()])
+            .stdin(Stdio::from(OwnedFd::from(theirs)));
         // Ctrl-C at the terminal is the keeper's to hear.
         command.process_group(0);
         let child = command.spawn()?;

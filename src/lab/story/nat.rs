@@ -30,7 +30,7 @@ const WAY_OUT: &str = "ulvs snat -t nat -A POSTROUTING -o out -s 192.168.200.0/2
 const TURNS: [(&str, Ipv4Addr); 2] =
     [("this is benet web", nat::BENET), ("this is accp web", nat::ACCP)];
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 type Told<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -114,7 +114,7 @@ fn fetch_pages(lab: &Lab, voice: &Voice, count: usize) -> Told<Pages> {
     for turn in 1..=count {
         let page = client
             .run(|| web::get(service, "/", PATIENCE))?
-            .map_err(|e| e.to_string())
+            .map_err(|e| in_words(&e))
             .and_then(first_line);
         match &page {
             Ok(text) => voice.line(&format!("  {turn:>3}  {text:<20} {}", server_of(text)))?,
@@ -138,6 +138,16 @@ fn server_of(page: &str) -> String {
     found.map_or_else(String::new, |(_, address)| format!("from {address}"))
 }
 
+/// An error as a reader understands it: the time limit of a socket is `EAGAIN` to the system.
+fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("nothing came within {} s", PATIENCE.as_secs())
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// From where the client saw a real server come.
 struct WayOut {
     pings: Vec<Result<Duration, String>>,
@@ -155,7 +165,7 @@ fn go_out(lab: &Lab, voice: &Voice) -> Told<WayOut> {
     let mut pings = Vec::new();
     for sequence in 1..=PINGS {
         let answer = real.run(|| ping::ping(nat::CLIENT, sequence, PATIENCE))?;
-        let answer = answer.map_err(|error| error.to_string());
+        let answer = answer.map_err(|error| in_words(&error));
         match &answer {
             Ok(time) => {
                 voice.line(&format!("  answer {sequence} in {:.2} ms", time.as_secs_f64() * 1e3))?
@@ -165,13 +175,13 @@ fn go_out(lab: &Lab, voice: &Voice) -> Told<WayOut> {
         pings.push(answer);
     }
     let ping_sources = watch.sources()?;
-    let tcp_source = connect_out(lab)?.map_err(|error| error.to_string());
-    let seen = tcp_source.as_ref().map_or_else(Clone::clone, ToString::to_string);
-    voice.line(&format!(
-        "  a TCP connection from {} to {}:8080 arrives from {seen}",
-        nat::ACCP,
-        nat::CLIENT
-    ))?;
+    let tcp_source = connect_out(lab)?.map_err(|error| in_words(&error));
+    let seen = match &tcp_source {
+        Ok(address) => format!("arrives from {address}"),
+        Err(why) => format!("does not arrive: {why}"),
+    };
+    let (from, to) = (nat::ACCP, nat::CLIENT);
+    voice.line(&format!("  a TCP connection from {from} to {to}:8080 {seen}"))?;
     Ok(WayOut { pings, ping_sources, tcp_source })
 }
 
