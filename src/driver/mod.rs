@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::packet::PacketBuf;
 
 pub mod af_packet;
+pub mod memory;
+pub mod pcap;
 mod sys;
 pub mod virtio;
 mod wait;
