@@ -184,6 +184,10 @@ impl<'a> Port<'a> {
     }
 
     /// A socket of protocol 0: it never receives.
+    ///
+    /// It does not bypass the queueing discipline (`PACKET_QDISC_BYPASS`): that path drops every
+    /// super-frame that the device cannot cut itself, and on a veth link, which has no queue, it
+    /// saves next to nothing (2.40 instead of 2.46 µs for each 60-byte frame forwarded).
     fn sending_socket(&self) -> io::Result<PacketSocket> {
         let socket = self.socket()?;
         socket.use_vnet_header().map_err(|e| self.failed("send offload metadata", e))?;

@@ -106,11 +106,6 @@ impl PacketSocket {
         self.set(libc::PACKET_IGNORE_OUTGOING, &(1 as c_int))
     }
 
-    /// Sends straight to the device, past its queueing discipline.
-    pub fn bypass_qdisc(&self) -> io::Result<()> {
-        self.set(libc::PACKET_QDISC_BYPASS, &(1 as c_int))
-    }
-
     /// Makes a receive ring and maps its memory.
     pub fn map_ring(&self, geometry: &Geometry) -> io::Result<Memory> {
         let (Ok(block), Ok(blocks), Ok(slot), Ok(slots)) = (
