@@ -12,12 +12,14 @@
 //! - [`driver`]: where frames come from and go to.
 //! - [`worker`]: threads that move packets between those.
 //! - [`control`]: how administrators reach the director.
+//! - [`daemon`]: all of that as one program, with its housekeeping.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
 
 pub mod bench;
 pub mod control;
+pub mod daemon;
 pub mod driver;
 pub mod engine;
 pub mod guard;

@@ -4,11 +4,13 @@
 //! immutable [`HostView`] whenever something changed. Needs no privilege. Refuses to know what the
 //! view is used for.
 
+mod advice;
 mod dump;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+pub use advice::{RouteAdvice, advise};
 pub use watch::HostWatch;
 
 use std::io;

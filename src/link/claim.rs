@@ -25,6 +25,20 @@ pub enum Why {
     },
 }
 
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::VirtualAddress => f.write_str("the virtual address of a service"),
+            Self::Configured => f.write_str("an address of the director's own"),
+            Self::Adopted { server } => write!(
+                f,
+                "real server {server} uses it as its gateway and nobody has it; decide yourself \
+                 with --address or --no-adopt"
+            ),
+        }
+    }
+}
+
 /// A set of ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSet(u64);

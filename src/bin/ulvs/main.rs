@@ -4,6 +4,8 @@
 mod bench;
 mod ipvsadm;
 mod lab;
+mod log;
+mod run;
 
 use std::env;
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the director
+    Run(run::RunArgs),
     /// Set up, maintain or inspect the virtual server table, as with ipvsadm(8)
     #[command(disable_help_flag = true)]
     Ipvsadm(ipvsadm::Args),
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         return status;
     }
     match Cli::parse().command {
+        Command::Run(args) => run::main(args),
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),

@@ -6,6 +6,7 @@ use super::super::port::Port;
 use super::LinkLayer;
 use super::next_hop::Choice;
 use crate::packet::Addr;
+use crate::packet::Prefix;
 
 impl LinkLayer {
     /// The port by which packets to an address leave, as far as that is known before asking.
@@ -53,6 +54,11 @@ impl LinkLayer {
         owned.map(|(addr, _)| addr).max_by_key(|addr| {
             ((addr.bits() ^ to.bits()).leading_zeros(), std::cmp::Reverse(*addr))
         })
+    }
+
+    /// The addresses that an administrator gave the director itself, with their networks.
+    pub fn configured_networks(&self) -> Vec<(Addr, Prefix)> {
+        self.settings.addresses.iter().map(|own| (own.addr, own.prefix)).collect()
     }
 
     /// The addresses that are the kernel's now.

@@ -1,0 +1,158 @@
+//! The housekeeper: keeps link layer, ports and services agreeing with the host and each other.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::ports::Ports;
+use crate::engine::Moment;
+use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable};
+use crate::guard::Guard;
+use crate::host::HostWatch;
+use crate::link::{Event, Services};
+use crate::packet::Addr;
+use crate::worker::{Clock, Peers, SharedLink};
+
+/// What has to be done now and then, away from the packets.
+pub(super) struct House {
+    watch: Arc<HostWatch>,
+    services: Arc<ServiceTable>,
+    link: Arc<SharedLink>,
+    ports: Ports,
+    clock: Clock,
+    host_epoch: u64,
+    known: Services,
+    guard: Guard,
+    next_tick: Moment,
+}
+
+impl House {
+    pub fn new(
+        watch: Arc<HostWatch>,
+        services: Arc<ServiceTable>,
+        link: Arc<SharedLink>,
+        ports: Ports,
+        clock: Clock,
+    ) -> Self {
+        let host_epoch = watch.epoch();
+        let known = Services::default();
+        let next_tick = clock.now();
+        let guard = Guard::new();
+        Self { watch, services, link, ports, clock, host_epoch, known, guard, next_tick }
+    }
+
+    /// Does what is due.
+    pub fn keep(&mut self, peers: &Peers) {
+        let now = self.clock.now();
+        let moved = self.follow_host(now) | self.follow_services(now);
+        for problem in self.guard.update(&self.services.snapshot(), &self.watch.view()) {
+            tracing::error!("{problem}");
+        }
+        if moved && let Some(first) = peers.first() {
+            // It sends what the link layer has to say about it.
+            first.wake();
+        }
+        if now >= self.next_tick {
+            self.next_tick = self.services.handle_timeout(now);
+        }
+        while let Some(event) = self.link.with(|layer| layer.poll_event()) {
+            tell(&event);
+        }
+    }
+
+    /// Says what it works with.
+    pub fn report(&self) {
+        let names: Vec<_> = self.ports.names().collect();
+        let mib = self.ports.ring_mib();
+        tracing::info!(
+            "AF_PACKET on {}: TPACKET_V2 rings of {mib} MiB, checksum and segmentation offloads \
+             passed through",
+            names.join(", ")
+        );
+        let ports = self.link.with(|layer| layer.ports().to_vec());
+        for port in ports {
+            tracing::info!(
+                "{}: link address {}, own link address {}, MTU {}",
+                port.name,
+                port.mac,
+                port.own_mac,
+                port.mtu_bytes
+            );
+        }
+    }
+
+    fn follow_host(&mut self, now: Moment) -> bool {
+        let epoch = self.watch.epoch();
+        if epoch == self.host_epoch {
+            return false;
+        }
+        self.host_epoch = epoch;
+        let view = self.watch.view();
+        self.link.with(|layer| layer.set_host(Arc::clone(&view), now));
+        self.ports.follow(&view, &self.link);
+        true
+    }
+
+    fn follow_services(&mut self, now: Moment) -> bool {
+        let services = self.summarise();
+        if services == self.known {
+            return false;
+        }
+        self.ports.steer(services.virtuals.iter().copied().collect());
+        self.known = services.clone();
+        self.link.with(|layer| layer.set_services(services, now));
+        true
+    }
+
+    /// What the link layer has to know about the services.
+    fn summarise(&self) -> Services {
+        let snapshot = self.services.snapshot();
+        let translated = snapshot.snat.iter().map(|rule| rule.to);
+        let mut summary = Services { virtuals: translated.collect(), ..Services::default() };
+        for service in snapshot.services() {
+            if let ServiceKey::Address { addr, .. } = service.key() {
+                summary.virtuals.insert(addr);
+            }
+            let pool = service.pool();
+            summary.servers.extend(pool.reals().iter().map(|real| real.addr()));
+            let masqueraded = pool
+                .reals()
+                .iter()
+                .filter(|real| real.method() == ForwardingMethod::Masquerade)
+                .map(|real| real.addr());
+            summary.masqueraded.extend(masqueraded.collect::<HashSet<Addr>>());
+        }
+        summary
+    }
+}
+
+/// Tells an administrator what happened on the links.
+fn tell(event: &Event) {
+    match event {
+        Event::Took { addr, at, why } => {
+            let at: Vec<_> = at.iter().map(|(name, mac)| format!("{name} ({mac})")).collect();
+            tracing::info!("answering ARP for {addr} on {}: {why}", at.join(", "));
+        }
+        Event::Yielded { addr, why, interface, rival, server } => {
+            let who = named(*server);
+            tracing::warn!("leaving {addr} ({why}) to {rival}{who}, which uses it on {interface}");
+        }
+        Event::Contested { addr, interface, rival, server } => {
+            let who = named(*server);
+            tracing::warn!("{rival}{who} uses {addr} on {interface} as well; keeping it");
+        }
+        Event::AmbiguousGateway { server, candidates } => {
+            let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "real server {server} asks for {}, which nobody has; if one of them is its \
+                 gateway, say so with --address",
+                list.join(" and ")
+            );
+        }
+        Event::Silent { addr } => tracing::warn!("{addr} does not answer ARP"),
+    }
+}
+
+fn named(server: Option<Addr>) -> String {
+    server.map_or(String::new(), |server| format!(" (real server {server})"))
+}

@@ -1,0 +1,131 @@
+//! Opening interfaces for the workers, again when they were away, and steering among workers.
+
+use std::io;
+
+use crate::driver::af_packet::{AfPacket, AfPacketConfig, RingConfig, Steering};
+use crate::link::{HostView, PortId};
+use crate::packet::Addr;
+use crate::worker::{Peers, Request, SharedLink, steer};
+
+/// The interfaces as they are open now.
+pub(super) struct Ports {
+    ports: Vec<Port>,
+    ring: RingConfig,
+    peers: Peers,
+    virtuals: Vec<Addr>,
+}
+
+struct Port {
+    name: String,
+    /// The kernel's number of the interface that is open; `None` if none is.
+    index: Option<u32>,
+    steering: Option<Steering>,
+}
+
+/// A request for one worker.
+pub(super) struct Addressed {
+    worker: usize,
+    request: Request,
+}
+
+impl Addressed {
+    /// Sends it.
+    pub fn send(self, peers: &Peers) {
+        peers[self.worker].send(self.request);
+    }
+}
+
+impl Ports {
+    pub fn new(names: Vec<String>, ring: RingConfig, peers: Peers) -> Self {
+        let port = |name| Port { name, index: None, steering: None };
+        Self { ports: names.into_iter().map(port).collect(), ring, peers, virtuals: Vec::new() }
+    }
+
+    /// Opens all interfaces.
+    ///
+    /// **Errors** — of the first that cannot be opened.
+    pub fn open_all(&mut self, link: &SharedLink) -> io::Result<Vec<Addressed>> {
+        let mut requests = Vec::new();
+        for at in 0..self.ports.len() {
+            requests.extend(self.open(at, link)?);
+        }
+        Ok(requests)
+    }
+
+    /// Opens interfaces that came back under their names, and forgets those that went away.
+    pub fn follow(&mut self, view: &HostView, link: &SharedLink) {
+        for at in 0..self.ports.len() {
+            let now = view.interface(&self.ports[at].name).map(|interface| interface.index);
+            if now == self.ports[at].index {
+                continue;
+            }
+            let name = self.ports[at].name.clone();
+            self.ports[at].index = None;
+            self.ports[at].steering = None;
+            if now.is_none() {
+                tracing::warn!("interface {name} is gone; waiting for it to come back");
+                continue;
+            }
+            match self.open(at, link) {
+                Ok(requests) => {
+                    requests.into_iter().for_each(|request| request.send(&self.peers));
+                    tracing::info!("interface {name} is back");
+                }
+                Err(error) => {
+                    // Not again until something about it changes.
+                    self.ports[at].index = now;
+                    tracing::error!("{error}");
+                }
+            }
+        }
+    }
+
+    /// Steers by these virtual addresses from now on.
+    pub fn steer(&mut self, mut virtuals: Vec<Addr>) {
+        virtuals.sort_unstable();
+        if virtuals == self.virtuals {
+            return;
+        }
+        self.virtuals = virtuals;
+        let program = steer::program(self.virtuals.iter().copied());
+        for steering in self.ports.iter().filter_map(|port| port.steering.as_ref()) {
+            if let Err(error) = steering.set(&program) {
+                // Packets still reach their workers, by hand-over.
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Names of the interfaces.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.ports.iter().map(|port| port.name.as_str())
+    }
+
+    /// Megabytes of the receive ring for each interface and worker.
+    pub fn ring_mib(&self) -> usize {
+        self.ring.bytes >> 20
+    }
+
+    fn open(&mut self, at: usize, link: &SharedLink) -> io::Result<Vec<Addressed>> {
+        let id = PortId(at as u8);
+        let state = link.with(|layer| layer.ports().get(at).cloned());
+        let virtual_mac = state.as_ref().map(|port| port.own_mac.octets());
+        let config = AfPacketConfig { ring: self.ring, virtual_mac };
+        let port = &mut self.ports[at];
+        let halves = if self.peers.len() == 1 {
+            vec![AfPacket::open(&port.name, &config)?]
+        } else {
+            let program = steer::program(self.virtuals.iter().copied());
+            let group = AfPacket::open_group(&port.name, &config, self.peers.len(), &program)?;
+            port.steering = Some(group.steering);
+            group.workers
+        };
+        port.index = state.and_then(|port| port.index);
+        let requests = halves.into_iter().enumerate().map(|(worker, half)| {
+            let receiver = Box::new(half.receiver);
+            let sender = Box::new(half.sender);
+            Addressed { worker, request: Request::Attach { port: id, receiver, sender } }
+        });
+        Ok(requests.collect())
+    }
+}
