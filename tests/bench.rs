@@ -1,9 +1,15 @@
 //! A whole benchmark in namespaces, as short as it can be. Nothing here depends on speed.
 
 use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use ulvs::bench::load::{self, Measurement};
+use ulvs::bench::network::{BULK_PORT, Network, PAGE_PORT, SERVERS};
 use ulvs::bench::report::{Report, Sample, Standing};
 use ulvs::bench::{Contender, Launch, Load, Observer, Plan, Timing, run};
 use ulvs::lab::net::sandbox;
@@ -100,4 +106,125 @@ fn a_director_that_does_not_start_is_reported_as_failed() {
         assert!(!report.is_sound());
         assert_eq!((heard.left_out.len(), heard.measured), (1, 0));
     });
+}
+
+#[test]
+fn a_killed_benchmark_leaves_no_process() {
+    let mark = format!("ULVS_TEST_MARK=bench-{}", std::process::id());
+    let (name, value) = mark.split_once('=').unwrap();
+    let mut benchmark = Command::new(env!("CARGO_BIN_EXE_ulvs"))
+        .args(["bench", "--only", "routing,haproxy,nginx", "--load", "upload", "--seconds", "60"])
+        .env(name, value)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    // The first line says that the work begins; then come the contenders.
+    let mut lines = BufReader::new(benchmark.0.stderr.take().unwrap()).lines();
+    let Some(Ok(first)) = lines.next() else {
+        return println!("skipped: the benchmark has nothing to say");
+    };
+    thread::sleep(Duration::from_secs(1));
+    println!("{first}; {} processes when it was killed", marked(&mark));
+    drop(benchmark);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while marked(&mark) > 0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(marked(&mark), 0);
+}
+
+/// Processes that have inherited an environment variable.
+fn marked(mark: &str) -> usize {
+    let has_mark = |process: &fs::DirEntry| {
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter(has_mark).count()
+}
+
+#[test]
+fn wrong_arguments_are_refused_before_anything_is_built() {
+    for (arguments, complaint) in [
+        (["--seconds", "0"], "between 0.1 and 3600 seconds"),
+        (["--seconds", "soon"], "\"soon\" is no number of seconds"),
+        (["--rounds", "0"], "0 is not in 1..=1000"),
+        (["--only", "ipvs"], "possible values: routing, nft, haproxy, nginx, ulvs"),
+        (["--json", "/nonexistent/bench.json"], "cannot write /nonexistent/bench.json"),
+    ] {
+        let program = env!("CARGO_BIN_EXE_ulvs");
+        let output = Command::new(program).arg("bench").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).replace("\n", " ");
+        assert!(!output.status.success());
+        assert!(said.contains(complaint), "{said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// Prints what wrk and iperf3 measure over the same path beside what the generators here do.
+/// Figures depend on what else the machine does, so there is nothing to assert:
+/// `cargo test --release --test bench -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints a comparison that a person has to judge"]
+fn generators_beside_wrk_and_iperf3() {
+    sandbox::run("generators_beside_wrk_and_iperf3", || {
+        let network = Network::new().unwrap();
+        network.director.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        let timing =
+            Timing { warm_up: Duration::from_millis(500), measured: Duration::from_secs(3) };
+        let web = format!("http://{}/", SERVERS[0]);
+        let page =
+            load::Page { addresses: vec![(SERVERS[0], PAGE_PORT).into()], path: "/".to_owned() };
+        let bulk = (SERVERS[0], BULK_PORT).into();
+        let meter = network.bulk().meter();
+        let iperf_server = network.server.command("iperf3").args(["-s", "-p", "5301"]).spawn();
+        let _iperf_server = iperf_server.map(Ended);
+        let server = SERVERS[0].to_string();
+        let iperf = |extra: &[&str]| {
+            let base = ["-c", &server, "-p", "5301", "-t", "3", "-O", "1", "-f", "g"];
+            tool(&network, "iperf3", &[&base, extra].concat(), "receiver")
+        };
+        let wrk = |extra: &[&str]| {
+            let base = ["-t1", "-c64", "-d3"];
+            tool(&network, "wrk", &[&base, extra, &[&web]].concat(), "Requests/sec")
+        };
+        let ours = |name: &str, measurement: std::io::Result<Measurement>| {
+            let measurement = measurement.unwrap();
+            println!("{name}: {:.0} {}", measurement.rate, measurement.failures);
+        };
+        let in_client = |work: &(dyn Fn() -> std::io::Result<Measurement> + Sync)| {
+            network.client.run(work).unwrap()
+        };
+        for _ in 0..3 {
+            ours("requests   ", in_client(&|| load::requests::run(&page, timing)));
+            println!("wrk:         {}", wrk(&[]));
+            ours("connections", in_client(&|| load::connections::run(&page, timing)));
+            println!("wrk, close:  {}", wrk(&["-H", "Connection: close"]));
+            ours("upload     ", in_client(&|| load::bulk::upload(bulk, &meter, timing)));
+            println!("iperf3:      {}", iperf(&[]));
+            ours("download   ", in_client(&|| load::bulk::download(bulk, timing)));
+            println!("iperf3 -R:   {}", iperf(&["-R"]));
+        }
+    });
+}
+
+/// The line of a tool's output that has the figure.
+fn tool(network: &Network, program: &str, arguments: &[&str], wanted: &str) -> String {
+    let Ok(output) = network.client.command(program).args(arguments).output() else {
+        return format!("skipped: {program} is not installed");
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find(|line| line.contains(wanted));
+    line.map_or(said.clone(), |line| line.trim().to_owned())
+}
+
+/// A program that is ended with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

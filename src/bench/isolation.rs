@@ -5,10 +5,12 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::lab::net::Namespace;
+use crate::lab::process::refusal;
 use crate::lab::sys::spawn;
 
 /// A directory for files of the benchmark, which nobody else sees after [`enter`].
@@ -31,7 +33,10 @@ pub enum Isolation {
 pub fn enter() -> io::Result<Isolation> {
     match Namespace::new("probe") {
         Ok(_) => hide_directory().map(|()| Isolation::Here),
-        Err(error) if env::var_os(MARK).is_some() => Err(refusal(&error)),
+        Err(error) if env::var_os(MARK).is_some() => {
+            let errno = error.errno().unwrap_or(Errno::EPERM as i32);
+            Err(io::Error::other(refusal(io::Error::from_raw_os_error(errno))))
+        }
         Err(_) => run_as_namespace_root().map(Isolation::Elsewhere),
     }
 }
@@ -41,16 +46,9 @@ fn run_as_namespace_root() -> io::Result<ExitCode> {
     command.args(env::args_os().skip(1)).env(MARK, "1");
     spawn::enter_user_namespace(&mut command);
     spawn::die_with_parent(&mut command);
-    let status = command.status().map_err(|error| refusal(&error))?;
+    let status = command.status().map_err(|error| io::Error::other(refusal(error)))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-fn refusal(error: &dyn std::error::Error) -> io::Error {
-    io::Error::other(format!(
-        "it needs network namespaces, which this system allows neither to this user nor in a user \
-         namespace ({error}); run it as root"
-    ))
 }
 
 /// Mounts an empty file system over [`DIRECTORY`], for this process and its children only.

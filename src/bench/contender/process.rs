@@ -86,7 +86,7 @@ impl Program {
         let child = child
             .recv()
             .map_err(io::Error::other)
-            .flatten()
+            .and_then(|spawned| spawned)
             .map_err(|error| io::Error::new(error.kind(), format!("start {name}: {error}")))?;
         Ok(Self { name, child, said, keeper: Some((keep, thread)) })
     }

@@ -21,7 +21,7 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg, socket,
 };
 
-use super::{Failure, Failures, Measurement, Pressure, Timing, per_second};
+use super::{Failures, Measurement, Pressure, Timing, per_second};
 
 /// Where the packets go.
 #[derive(Clone, Debug)]
@@ -45,13 +45,8 @@ pub fn run(target: &Target, sink: &Sink, timing: Timing) -> io::Result<Measureme
     blaster.offer(FIRST_RATE, timing.warm_up, sink)?;
     let search = Search::run(|rate| blaster.offer(rate, step, sink))?;
     let last = blaster.offer(search.best.asked, timing.measured, sink)?;
-    let mut failures = Failures::default();
-    if last.delivered == 0 {
-        failures += Failure::Stalled;
-    }
-    for _ in 0..sink.wrong() {
-        failures += Failure::Length;
-    }
+    let stalled = u64::from(last.delivered == 0);
+    let failures = Failures { length: sink.wrong(), stalled, ..Failures::default() };
     Ok(Measurement {
         rate: last.delivered_rate(),
         seconds: last.elapsed.as_secs_f64(),
@@ -96,21 +91,18 @@ struct Search {
 }
 
 impl Search {
-    /// Raises the rate until the generator cannot follow or pressure stops paying.
+    /// Raises the rate until that stops paying, be it at the path's limit or the generator's.
+    /// One stretch in which the machine had other things to do does not end it.
     fn run(mut offer: impl FnMut(f64) -> io::Result<Stretch>) -> io::Result<Self> {
-        let first = offer(FIRST_RATE)?;
-        let mut search = Self { best: first, lossless: 0.0, generator_limited: false };
-        search.note(&first);
-        let (mut rate, mut in_vain) = (FIRST_RATE, 0);
-        while in_vain < STEPS_IN_VAIN && rate < MAX_RATE {
-            rate *= RATE_FACTOR;
-            let stretch = offer(rate)?;
-            in_vain = if search.note(&stretch) { 0 } else { in_vain + 1 };
-            if stretch.offered_rate() < rate * 0.9 {
-                search.generator_limited = stretch.is_lossless();
-                break;
-            }
+        let mut last = offer(FIRST_RATE)?;
+        let mut search = Self { best: last, lossless: 0.0, generator_limited: false };
+        search.note(&last);
+        let mut in_vain = 0;
+        while in_vain < STEPS_IN_VAIN && last.asked < MAX_RATE {
+            last = offer(last.asked * RATE_FACTOR)?;
+            in_vain = if search.note(&last) { 0 } else { in_vain + 1 };
         }
+        search.generator_limited = last.is_lossless() && last.offered_rate() < last.asked * 0.9;
         Ok(search)
     }
 
@@ -403,6 +395,18 @@ mod tests {
         assert!((240e3..=300e3).contains(&search.best.delivered_rate()));
         assert!((240e3..=300e3).contains(&search.lossless));
         assert!(!search.generator_limited);
+    }
+
+    #[test]
+    fn one_disturbed_step_does_not_end_the_search() {
+        let mut path = path_of(300e3, 5e6);
+        let mut step = 0;
+        let search = Search::run(|asked| {
+            step += 1;
+            path(if step == 3 { asked / 4.0 } else { asked })
+                .map(|stretch| Stretch { asked, ..stretch })
+        });
+        assert!((240e3..=300e3).contains(&search.unwrap().best.delivered_rate()));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Keep-alive requests per second: what an established connection's packets cost.
 //!
-//! The same by hand: `wrk -t1 -c64 http://ADDRESS/`.
+//! The same by hand: `wrk -t1 -c64 http://ADDRESS/`. On two cores and without a director that
+//! costs anything, wrk finds a fifth to a quarter less: it calls `epoll_ctl` twice for every
+//! request. The more the director costs, the closer the two come.
 
 use std::io;
 

@@ -66,7 +66,7 @@ fn measure(args: &Args) -> io::Result<ExitCode> {
     let mut progress = Progress::new(&plan);
     let report = bench::run(&plan, &mut progress)?;
     progress.finish();
-    print!("{}", report.to_table());
+    io::stdout().write_all(report.to_table().as_bytes())?;
     if let Some(mut file) = json {
         file.write_all(report.to_json()?.as_bytes())?;
     }
@@ -136,7 +136,8 @@ impl Progress {
         if self.is_terminal {
             self.bar.println(line);
         } else {
-            eprintln!("{line}");
+            // A reader that has gone does not end the work.
+            let _ = writeln!(io::stderr(), "{line}");
         }
     }
 
@@ -164,9 +165,10 @@ impl Observer for Progress {
     fn measured(&mut self, load: Load, contender: Contender, sample: &Sample) {
         self.step += 1;
         self.bar.set_position(self.step);
-        if !self.is_terminal {
+        let troubled = !matches!(sample, Sample::Measured(found) if found.failures.total() == 0);
+        if troubled || !self.is_terminal {
             let (step, steps) = (self.step, self.steps);
-            eprintln!("[{step}/{steps}] {} {}: {sample}", load.name(), contender.name());
+            self.say(&format!("[{step}/{steps}] {} {}: {sample}", load.name(), contender.name()));
         }
     }
 }

@@ -73,7 +73,8 @@ fn become_namespace_root() -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
-fn refusal(source: io::Error) -> Refusal {
+/// Says who was refused and what can be done about it.
+pub(crate) fn refusal(source: io::Error) -> Refusal {
     let who = if geteuid().is_root() { "this process" } else { "an unprivileged user" };
     Refusal { who: who.to_owned(), advice: advice(&source), source }
 }

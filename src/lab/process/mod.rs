@@ -24,6 +24,7 @@ mod supervisor;
 
 pub use enter::{Visit, list, visit};
 pub use host::be_host;
+pub(crate) use isolate::refusal;
 pub use keeper::{Plan, keep};
 pub use supervisor::{Lab, LabHost, supervise};
 
