@@ -3,13 +3,21 @@
 mod control;
 
 use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use control::{TestHost, TestNames, handler};
+use control::{TestHost, handler};
 use ulvs::control::client::InProcess;
 use ulvs::control::handler::Handler;
+use ulvs::control::ipvsadm::names::Names;
 use ulvs::control::ipvsadm::{Console, run};
+use ulvs::control::rules;
+use ulvs::control::server::Server;
 use ulvs::engine::Moment;
+use ulvs::engine::service::Protocol;
 
 /// What a command wrote and how it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -97,7 +105,12 @@ fn rendered(outcome: &Outcome) -> String {
 }
 
 /// The transcripts that hold nothing but commands.
-const TRANSCRIPTS: [&str; 24] = [
+const TRANSCRIPTS: [&str; 29] = [
+    "addresses",
+    "grammar",
+    "options_by_command",
+    "order_of_checks",
+    "servers",
     "add_server_errors",
     "add_server_options",
     "add_service_errors",
@@ -141,4 +154,247 @@ fn every_recorded_command_does_what_ipvsadm_did() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// Runs a line with hints on.
+fn hinted(handler: &Handler<TestHost>, line: &str) -> Outcome {
+    ipvsadm(handler, line, "", true)
+}
+
+fn set_up(handler: &Handler<TestHost>, lines: &[&str]) {
+    for line in lines {
+        assert_eq!(ipvsadm(handler, line, "", false), Outcome::default(), "{line}");
+    }
+}
+
+#[test]
+fn another_port_is_another_server_and_that_is_told() {
+    let handler = handler();
+    set_up(&handler, &["-A -t 12.0.0.1:80 -s rr", "-a -t 12.0.0.1:80 -r 192.168.200.110:80 -m"]);
+    for line in [
+        "-e -t 12.0.0.1:80 -r 192.168.200.110:8080 -m",
+        "-d -t 12.0.0.1:80 -r 192.168.200.110:8080",
+    ] {
+        let outcome = hinted(&handler, line);
+        assert_eq!(outcome.status, 255);
+        let (message, hint) = outcome.stderr.split_once('\n').unwrap();
+        assert_eq!(message, "No such destination");
+        assert!(hint.starts_with("hint: the port is part of a real server's identity"), "{hint}");
+        assert!(hint.contains("192.168.200.110:80,"), "{hint}");
+    }
+}
+
+#[test]
+fn a_mistyped_network_is_told_but_the_server_is_added() {
+    let handler = handler();
+    set_up(&handler, &["-A -t 12.0.0.1:80 -s rr"]);
+    let outcome = hinted(&handler, "-a -t 12.0.0.1:80 -r 129.168.200.110:80 -m");
+    assert_eq!((outcome.status, outcome.stdout.as_str()), (0, ""));
+    let expected = "hint: 129.168.200.110 is in no network of the director, only the default route \
+                    through out leads there; did you mean 192.168.200.110?\n";
+    assert_eq!(outcome.stderr, expected);
+    assert!(hinted(&handler, "-Ln").stdout.contains("-> 129.168.200.110:80"));
+}
+
+#[test]
+fn other_beginners_mistakes_have_hints_too() {
+    let handler = handler();
+    set_up(&handler, &["-A -t 12.0.0.1:80 -s rr"]);
+    let hints = [
+        (
+            "-a -u 12.0.0.1:80 -r 192.168.200.110 -m",
+            "-u 12.0.0.1:80 does not exist, but -t 12.0.0.1:80",
+        ),
+        ("-a -f 9 -r 192.168.200.110 -m", "add the service first, with -A"),
+        ("-d -t 12.0.0.1:80 -r 192.168.200.110", "this service has no real servers"),
+        ("-A -t 12.0.0.1:81 -s roundrobin", "there is no scheduler roundrobin; there are dh fo"),
+    ];
+    for (line, expected) in hints {
+        let outcome = hinted(&handler, line);
+        assert_eq!(outcome.status, 255, "{line}");
+        assert!(outcome.stderr.contains(&format!("\nhint: {expected}")), "{line}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_refused_command_changes_nothing() {
+    let handler = handler();
+    set_up(
+        &handler,
+        &[
+            "-A -t 12.0.0.1:80 -s wrr -p 60 -M 255.255.255.0",
+            "-a -t 12.0.0.1:80 -r 192.168.200.110:8080 -m -w 3 -x 10 -y 5",
+            "-A -u 12.0.0.1:53 -s sh -b sh-port -o",
+            "-A -f 7 -s rr",
+            "--set 100 50 25",
+        ],
+    );
+    let lists = ["-Sn", "-Ln --thresholds", "-Ln --tun-info", "-L --timeout", "-L --daemon"];
+    let state = || lists.map(|list| hinted(&handler, list).stdout);
+    let before = state();
+    let transcripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ipvs/cli");
+    let mut refused = vec![
+        String::from("-E -t 12.0.0.1:80 -s nosuch -p 30"),
+        String::from("-E -t 12.0.0.1:80 -s rr --pe nosuch"),
+        String::from("-e -t 12.0.0.1:80 -r 192.168.200.110:8080 -m -x 1 -y 2 -w 9"),
+        String::from("-a -t 12.0.0.1:80 -r 192.168.200.111 -y 2"),
+        String::from("-a -t 12.0.0.1:80 -r 224.0.0.1 -m"),
+        String::from("-A -t 12.0.0.1:81 -s nosuch"),
+    ];
+    // Everything that was refused for its words must be refused here, and leave no trace.
+    for name in TRANSCRIPTS {
+        let text = std::fs::read_to_string(transcripts.join(name).with_extension("ipvs")).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        for pair in lines.windows(3) {
+            if let [step, error, "? 2" | "? 255"] = pair
+                && let Some(line) = step.strip_prefix("$ ipvsadm ")
+                && error.starts_with("! ")
+                && !["already", "No such", "No daemon", "not defined"]
+                    .iter()
+                    .any(|w| error.contains(w))
+            {
+                refused.push(line.into());
+            }
+        }
+    }
+    assert!(refused.len() > 100, "{}", refused.len());
+    for line in &refused {
+        let outcome = hinted(&handler, line);
+        assert!(outcome.status != 0 && !outcome.stderr.is_empty(), "{line}: {outcome:?}");
+        assert_eq!(state(), before, "{line}");
+    }
+}
+
+#[test]
+fn rules_files_are_scripts_or_saved_tables() {
+    let handler = handler();
+    let mut transport = InProcess { handler: &handler, now: Moment::default() };
+    let script = "#!/bin/sh\n\
+                  # The textbook's first lab.\n\
+                  ipvsadm -C\n\
+                  \n\
+                  /sbin/ipvsadm -A -t 12.0.0.1:80 -s rr   # round robin\n\
+                  sudo ipvsadm -a -t '12.0.0.1:80' \\\n   -r 192.168.200.110:80 -m\n\
+                  -a -t 12.0.0.1:80 -r www1.example:8080 -m -w 2\n";
+    rules::apply("lab.sh", script, &mut transport, &mut TestNames).unwrap();
+    let saved = ipvsadm(&handler, "-Sn", "", false).stdout;
+    let expected = "-A -t 12.0.0.1:80 -s rr\n\
+                    -a -t 12.0.0.1:80 -r 192.168.200.110:80 -m -w 1\n\
+                    -a -t 12.0.0.1:80 -r 192.168.200.110:8080 -m -w 2\n";
+    assert_eq!(saved, expected);
+    set_up(&handler, &["-C"]);
+    rules::apply("saved", &saved, &mut transport, &mut TestNames).unwrap();
+    assert_eq!(ipvsadm(&handler, "-Sn", "", false).stdout, expected);
+}
+
+#[test]
+fn errors_in_rules_files_name_the_line() {
+    let wrong = [
+        (
+            "-A -t 12.0.0.1:80\n\n-a -t 12.0.0.2:80 -r 192.168.200.110\n",
+            "r:3: Service not defined; -t 12.0.0.2:80 does not exist; -A adds it",
+        ),
+        ("-A -t \\\n12.0.0.1:x\n", "r:1: illegal virtual server address[:port] specified"),
+        ("systemctl start nginx\n", "r:1: this is no command of ipvsadm: systemctl"),
+        ("ipvsadm -A -t '12.0.0.1:80\n", "r:1: a quote is not closed"),
+        ("-Q\n", "r:1: Try `ipvsadm -h' or 'ipvsadm --help' for more information."),
+        ("ipvsadm -R\n", "r:1: Try `ipvsadm -h' or 'ipvsadm --help' for more information."),
+    ];
+    for (text, expected) in wrong {
+        let handler = handler();
+        let mut transport = InProcess { handler: &handler, now: Moment::default() };
+        let error = rules::apply("r", text, &mut transport, &mut TestNames).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn without_a_director_the_command_says_how_to_start_one() {
+    let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-director.sock");
+    let output = Command::new(env!("CARGO_BIN_EXE_ulvs"))
+        .args(["ipvsadm", "-Ln"])
+        .env("ULVS_CONTROL", &nowhere)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "Can't initialize ipvs: No such file or directory");
+    assert!(lines[1].starts_with("Are you sure that IP Virtual Server is built in"), "{said}");
+    assert!(lines[2].starts_with("hint: no director answers at /"), "{said}");
+    assert!(lines[2].contains("no-director.sock; start one with `ulvs run`"), "{said}");
+}
+
+#[test]
+fn the_binary_is_ipvsadm_when_it_is_called_so() {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("names-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = folder.join("control.sock");
+    let server = Server::start(&socket, Arc::new(handler()), Moment::default).unwrap();
+    let call = |name: &str, args: &[&str], stdin: &str| {
+        let link = folder.join(name);
+        let _ = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ulvs"), &link);
+        let mut child = Command::new(link)
+            .args(args)
+            .env("ULVS_CONTROL", &socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let rules =
+        "# Saved rules.\n-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 192.0.2.2:80 -m -w 1\n";
+    assert_eq!(call("ipvsadm", &["-A", "-t", "192.0.2.9:80"], ""), (Some(0), String::new()));
+    assert_eq!(call("ipvsadm-restore", &[], rules), (Some(0), String::new()));
+    let (status, saved) = call("ipvsadm-save", &["-n"], "");
+    assert_eq!((status, saved.as_str()), (Some(0), rules.split_once('\n').unwrap().1));
+    let version = call("ipvsadm", &["--version"], "").1;
+    assert!(version.starts_with("ipvsadm v1.31"), "{version}");
+    drop(server);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The names that the recorded scenarios know.
+#[derive(Debug)]
+pub struct TestNames;
+
+const HOSTS: [(&str, &str); 4] = [
+    ("localhost", "127.0.0.1"),
+    ("shop.example", "12.0.0.1"),
+    ("www1.example", "192.168.200.110"),
+    ("six.example", "2001:db8:12::1"),
+];
+const SERVICES: [(&str, u16, Protocol); 6] = [
+    ("ftp", 21, Protocol::Tcp),
+    ("domain", 53, Protocol::Tcp),
+    ("domain", 53, Protocol::Udp),
+    ("http", 80, Protocol::Tcp),
+    ("www", 80, Protocol::Tcp),
+    ("https", 443, Protocol::Tcp),
+];
+
+impl Names for TestNames {
+    fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
+        let (_, addr) = HOSTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
+        addr.parse().ok()
+    }
+
+    fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
+        let found = SERVICES.iter().find(|(name, _, of)| *name == service && *of == protocol);
+        found.map(|(_, port, _)| *port)
+    }
+
+    fn host(&mut self, addr: IpAddr) -> Option<String> {
+        let found = HOSTS.iter().find(|(_, known)| known.parse() == Ok(addr));
+        found.map(|(name, _)| (*name).into())
+    }
+
+    fn service(&mut self, port: u16, protocol: Protocol) -> Option<String> {
+        let found = SERVICES.iter().find(|(_, known, of)| *known == port && *of == protocol);
+        found.map(|(name, ..)| (*name).into())
+    }
 }

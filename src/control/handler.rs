@@ -69,8 +69,10 @@ struct Refusal {
 enum Answer {
     /// With an acknowledgement, if one is wanted, and perhaps a remark.
     Done(Option<String>),
-    /// With the end of a dump, or with nobody listening any more.
+    /// With the end of a dump.
     Told,
+    /// With nobody listening any more.
+    Left,
 }
 
 type Answered = Result<Answer, Refusal>;
@@ -90,6 +92,7 @@ impl<H: Host> Handler<H> {
     pub fn handle(&self, datagram: &[u8], now: Moment, reply: Reply) {
         for frame in frames(datagram) {
             let last = match self.answer(&frame, now, reply) {
+                Ok(Answer::Left) => return,
                 Ok(Answer::Told) => continue,
                 Ok(Answer::Done(_)) if frame.header.flags & NLM_F_ACK == 0 => continue,
                 Ok(Answer::Done(remark)) => acknowledge(&frame, remark.as_deref()),
@@ -169,7 +172,7 @@ impl<H: Host> Handler<H> {
         };
         Ok(match reply(message.finish()) {
             ControlFlow::Continue(()) => Answer::Done(None),
-            ControlFlow::Break(()) => Answer::Told,
+            ControlFlow::Break(()) => Answer::Left,
         })
     }
 
@@ -266,7 +269,7 @@ impl<H: Host> Handler<H> {
             let mut message = call.message(&ipvs::FAMILY, command::NEW_SERVICE, NLM_F_MULTIPART);
             convert::list_service(view).emit(&mut message, Side::Director);
             if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Told);
+                return Ok(Answer::Left);
             }
         }
         dump.end()
@@ -281,7 +284,7 @@ impl<H: Host> Handler<H> {
             let mut message = call.message(&ipvs::FAMILY, command::NEW_DEST, NLM_F_MULTIPART);
             convert::list_real(real).emit(&mut message, Side::Director);
             if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Told);
+                return Ok(Answer::Left);
             }
         }
         dump.end()
@@ -293,7 +296,7 @@ impl<H: Host> Handler<H> {
             let mut message = call.message(&ipvs::FAMILY, command::NEW_DAEMON, NLM_F_MULTIPART);
             sync::describe(&daemon).emit(&mut message, Side::Director);
             if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Told);
+                return Ok(Answer::Left);
             }
         }
         dump.end()
@@ -311,7 +314,7 @@ impl<H: Host> Handler<H> {
             listener_left = flow.is_break();
             flow
         });
-        if listener_left { Ok(Answer::Told) } else { dump.end() }
+        if listener_left { Ok(Answer::Left) } else { dump.end() }
     }
 
     /// A refusal, with a hint if it is for want of the service.
@@ -378,11 +381,11 @@ impl<'a> Dump<'a> {
     }
 
     fn end(self) -> Answered {
-        if !self.datagram.is_empty() && (self.reply)(self.datagram).is_break() {
-            return Ok(Answer::Told);
-        }
-        let _ = (self.reply)(done(&self.call.frame.header));
-        Ok(Answer::Told)
+        let rest = Some(self.datagram).filter(|datagram| !datagram.is_empty());
+        let end = done(&self.call.frame.header);
+        let mut last = rest.into_iter().chain([end]);
+        let is_heard = last.try_for_each(self.reply).is_continue();
+        Ok(if is_heard { Answer::Told } else { Answer::Left })
     }
 }
 
@@ -397,7 +400,7 @@ fn find_family(call: &Call, reply: Reply) -> Answered {
         for family in &FAMILIES {
             let message = controller::describe(family, NLM_F_MULTIPART, sequence, port);
             if dump.push(&message).is_break() {
-                return Ok(Answer::Told);
+                return Ok(Answer::Left);
             }
         }
         return dump.end();
@@ -405,7 +408,7 @@ fn find_family(call: &Call, reply: Reply) -> Answered {
     let family = controller::requested(&call.attributes, &FAMILIES)?;
     Ok(match reply(controller::describe(family, 0, sequence, port)) {
         ControlFlow::Continue(()) => Answer::Done(None),
-        ControlFlow::Break(()) => Answer::Told,
+        ControlFlow::Break(()) => Answer::Left,
     })
 }
 

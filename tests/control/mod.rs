@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use nix::errno::Errno;
 use ulvs::control::advice::Route;
 use ulvs::control::handler::{Handler, Host};
-use ulvs::control::ipvsadm::names::Names;
 use ulvs::control::netlink::connection::ConnectionView;
 use ulvs::control::{SyncDaemon, SyncRequest, SyncRole};
-use ulvs::engine::service::{Protocol, ServiceTable};
+use ulvs::engine::service::ServiceTable;
 use ulvs::packet::Addr;
 
 /// The director's host in the recorded scenarios: links `out` 12.0.0.1/24 and `in`
@@ -18,7 +17,7 @@ use ulvs::packet::Addr;
 #[derive(Debug, Default)]
 pub struct TestHost {
     pub connections: Vec<ConnectionView>,
-    daemons: Mutex<Vec<SyncDaemon>>,
+    pub daemons: Mutex<Vec<SyncDaemon>>,
 }
 
 impl Host for TestHost {
@@ -68,45 +67,4 @@ impl Host for TestHost {
 /// A handler of an empty table.
 pub fn handler() -> Handler<TestHost> {
     Handler::new(Arc::new(ServiceTable::new(1)), TestHost::default())
-}
-
-/// The names that the recorded scenarios know.
-#[derive(Debug)]
-pub struct TestNames;
-
-const HOSTS: [(&str, &str); 4] = [
-    ("localhost", "127.0.0.1"),
-    ("shop.example", "12.0.0.1"),
-    ("www1.example", "192.168.200.110"),
-    ("six.example", "2001:db8:12::1"),
-];
-const SERVICES: [(&str, u16, Protocol); 6] = [
-    ("ftp", 21, Protocol::Tcp),
-    ("domain", 53, Protocol::Tcp),
-    ("domain", 53, Protocol::Udp),
-    ("http", 80, Protocol::Tcp),
-    ("www", 80, Protocol::Tcp),
-    ("https", 443, Protocol::Tcp),
-];
-
-impl Names for TestNames {
-    fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
-        let (_, addr) = HOSTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
-        addr.parse().ok()
-    }
-
-    fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
-        let found = SERVICES.iter().find(|(name, _, of)| *name == service && *of == protocol);
-        found.map(|(_, port, _)| *port)
-    }
-
-    fn host(&mut self, addr: IpAddr) -> Option<String> {
-        let found = HOSTS.iter().find(|(_, known)| known.parse() == Ok(addr));
-        found.map(|(name, _)| (*name).into())
-    }
-
-    fn service(&mut self, port: u16, protocol: Protocol) -> Option<String> {
-        let found = SERVICES.iter().find(|(_, known, of)| *known == port && *of == protocol);
-        found.map(|(name, ..)| (*name).into())
-    }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::names::Names;
 use super::parse::{Columns, List, Listed, tunnel_name};
-use super::{Ran, Session, Topic, sort};
+use super::{Ran, Session, sort};
 use crate::control::client::Failure;
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::sync::{SyncDaemon, SyncRole};
@@ -29,7 +29,7 @@ impl Session<'_, '_> {
         match told {
             Ok(Ok(())) => Ok(0),
             Ok(Err(stopped)) => Err(stopped.into()),
-            Err(failure) => self.conclude(Topic::Service, Err(failure), 1),
+            Err(failure) => self.give_up(failure),
         }
     }
 
@@ -190,9 +190,9 @@ fn service_flags(spec: &ServiceSpec) -> String {
         if let Some(mask) = netmask(spec) {
             put(&mut text, format_args!(" mask {mask}"));
         }
-    }
-    if let Some(engine) = &spec.persistence_engine {
-        put(&mut text, format_args!(" pe {engine}"));
+        if let Some(engine) = &spec.persistence_engine {
+            put(&mut text, format_args!(" pe {engine}"));
+        }
     }
     if spec.one_packet {
         text.push_str(" ops");

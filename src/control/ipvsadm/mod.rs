@@ -151,7 +151,7 @@ impl Session<'_, '_> {
             Command::Version => return self.say(&format!("{VERSION}\n")),
             Command::Restore => unreachable!("taken out by the callers"),
         };
-        self.conclude(topic, result, 255)
+        self.conclude(topic, result)
     }
 
     fn say(&mut self, text: &str) -> Ran {
@@ -160,7 +160,7 @@ impl Session<'_, '_> {
     }
 
     /// Tells how a call ended.
-    fn conclude(&mut self, topic: Topic, result: Result<Remark, Failure>, refused: i32) -> Ran {
+    fn conclude(&mut self, topic: Topic, result: Result<Remark, Failure>) -> Ran {
         match result {
             Ok(remark) => {
                 self.hint(remark.as_deref())?;
@@ -169,10 +169,16 @@ impl Session<'_, '_> {
             Err(Failure::Refused { errno, hint }) => {
                 writeln!(self.console.stderr, "{}", topic.text(errno))?;
                 self.hint(hint.as_deref())?;
-                Ok(refused)
+                Ok(255)
             }
             Err(Failure::Transport(error)) => self.explain_silence(&error),
         }
+    }
+
+    /// Tells why there is nothing to list, which ends a `-R` too.
+    fn give_up(&mut self, failure: Failure) -> Ran {
+        self.conclude(Topic::Service, Err(failure))?;
+        Err(Stop { status: 1 })
     }
 
     /// Tells that there is no director, in the words in which ipvsadm tells that there is no IPVS.

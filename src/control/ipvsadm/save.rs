@@ -2,7 +2,7 @@
 
 use super::listing::{Told, endpoint_name, netmask, protocol, put, scheduler_flags};
 use super::parse::tunnel_name;
-use super::{Ran, Session, Topic, sort};
+use super::{Ran, Session, sort};
 use crate::engine::service::{
     ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey, ServiceSpec, Tunnel,
     TunnelChecksum, TunnelKind,
@@ -15,7 +15,7 @@ impl Session<'_, '_> {
         match self.save_services(numeric) {
             Ok(Ok(())) => Ok(0),
             Ok(Err(stopped)) => Err(stopped.into()),
-            Err(failure) => self.conclude(Topic::Service, Err(failure), 1),
+            Err(failure) => self.give_up(failure),
         }
     }
 
