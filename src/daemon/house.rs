@@ -44,10 +44,11 @@ impl House {
     /// Does what is due.
     pub fn keep(&mut self, peers: &Peers) {
         let now = self.clock.now();
-        let moved = self.follow_host(now) | self.follow_services(now);
+        // The kernel is to be silent before the link layer invites packets.
         for problem in self.guard.update(&self.services.snapshot(), &self.watch.view()) {
             tracing::error!("{problem}");
         }
+        let moved = self.follow_host(now) | self.follow_services(now);
         if moved && let Some(first) = peers.first() {
             // It sends what the link layer has to say about it.
             first.wake();

@@ -7,6 +7,8 @@ mod control;
 mod house;
 mod interfaces;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use pnet_base::MacAddr;
+
 use crate::driver::af_packet::{AfPacket, AfPacketConfig, RingConfig, Steering};
 use crate::link::{HostView, PortId};
 use crate::packet::Addr;
@@ -17,8 +19,9 @@ pub(super) struct Ports {
 
 struct Port {
     name: String,
-    /// The kernel's number of the interface that is open; `None` if none is.
-    index: Option<u32>,
+    /// The kernel's number of the interface that is open, and its link address, from which the
+    /// virtual one follows; `None` if none is.
+    open: Option<(u32, MacAddr)>,
     steering: Option<Steering>,
 }
 
@@ -37,7 +40,7 @@ impl Addressed {
 
 impl Ports {
     pub fn new(names: Vec<String>, ring: RingConfig, peers: Peers) -> Self {
-        let port = |name| Port { name, index: None, steering: None };
+        let port = |name| Port { name, open: None, steering: None };
         Self { ports: names.into_iter().map(port).collect(), ring, peers, virtuals: Vec::new() }
     }
 
@@ -55,12 +58,13 @@ impl Ports {
     /// Opens interfaces that came back under their names, and forgets those that went away.
     pub fn follow(&mut self, view: &HostView, link: &SharedLink) {
         for at in 0..self.ports.len() {
-            let now = view.interface(&self.ports[at].name).map(|interface| interface.index);
-            if now == self.ports[at].index {
+            let interface = view.interface(&self.ports[at].name);
+            let now = interface.and_then(|interface| Some((interface.index, interface.mac?)));
+            if now == self.ports[at].open {
                 continue;
             }
             let name = self.ports[at].name.clone();
-            self.ports[at].index = None;
+            self.ports[at].open = None;
             self.ports[at].steering = None;
             if now.is_none() {
                 tracing::warn!("interface {name} is gone; waiting for it to come back");
@@ -73,7 +77,7 @@ impl Ports {
                 }
                 Err(error) => {
                     // Not again until something about it changes.
-                    self.ports[at].index = now;
+                    self.ports[at].open = now;
                     tracing::error!("{error}");
                 }
             }
@@ -120,7 +124,7 @@ impl Ports {
             port.steering = Some(group.steering);
             group.workers
         };
-        port.index = state.and_then(|port| port.index);
+        port.open = state.and_then(|port| Some((port.index?, port.mac)));
         let requests = halves.into_iter().enumerate().map(|(worker, half)| {
             let receiver = Box::new(half.receiver);
             let sender = Box::new(half.sender);

@@ -8,8 +8,8 @@ use crate::packet::{Addr, PacketBuf};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u8);
 
-/// Most interfaces a director works on.
-pub const MAX_PORTS: usize = 64;
+/// Most interfaces a director works on: a worker waits for all of them, and for messages.
+pub const MAX_PORTS: usize = 63;
 
 /// The VLAN tags of a frame, without priorities.
 ///

@@ -247,6 +247,15 @@ fn without_addresses_a_client_is_reached_where_it_came_from() {
 }
 
 #[test]
+fn where_the_kernel_has_addresses_its_routes_decide() {
+    let mut layer = layer(lab_host(), |_| {});
+    let from = Some(place(IN, SERVER));
+    assert_eq!(dispatch_learned(&mut layer, "203.0.113.5", from, 0), Dispatch::Held);
+    let router = request(OUT_MAC, "12.0.0.1", "12.0.0.254");
+    assert_eq!(sent(&mut layer), [Sent::Arp(OUT, MacAddr::broadcast(), router)]);
+}
+
+#[test]
 fn a_server_nobody_has_on_bare_links_is_reached_by_the_default_route() {
     let mut host = lab_host();
     host.addresses.remove(1);

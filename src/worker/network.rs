@@ -16,6 +16,8 @@ pub(super) struct View {
     pub learned: Learned,
     owners: HashMap<Addr, Owner>,
     mtus: Vec<usize>,
+    /// Ports that the kernel has no address on: only there matters where packets came from.
+    bare: Vec<bool>,
     smallest_mtu: usize,
     names: Vec<String>,
 }
@@ -31,6 +33,7 @@ impl View {
             learned: Learned::new(SENDERS),
             owners: HashMap::new(),
             mtus: Vec::new(),
+            bare: Vec::new(),
             smallest_mtu: 0,
             names: Vec::new(),
         }
@@ -43,8 +46,14 @@ impl View {
         self.owners.extend(layer.owned_addresses().into_iter().map(|a| (a, Owner::Director)));
         self.owners.extend(layer.kernel_addresses().map(|addr| (addr, Owner::Kernel)));
         self.mtus = layer.ports().iter().map(|port| port.mtu_bytes as usize).collect();
+        self.bare = layer.ports().iter().map(|port| port.bare).collect();
         self.names = layer.ports().iter().map(|port| port.name.clone()).collect();
         self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
+    }
+
+    /// Whether it is worth remembering where packets of a port come from.
+    pub fn learns(&self, port: PortId) -> bool {
+        self.bare.get(usize::from(port.0)).is_some_and(|bare| *bare)
     }
 }
 

@@ -78,7 +78,7 @@ pub struct Worker {
 const PAGE_LEN: usize = 4096;
 /// Expiry steps between two batches.
 const TIMER_BUDGET: u32 = 256;
-/// How long a worker sleeps at most: expiry and the link layer's timers are this exact.
+/// How long a worker sleeps at most: expiry is this exact.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -310,7 +310,7 @@ impl Worker {
             let ports = self.receivers.iter().flatten().filter_map(|each| each.readiness());
             let descriptors: ArrayVec<_, MOST_DESCRIPTORS> =
                 std::iter::once(waker.as_fd()).chain(ports).take(MOST_DESCRIPTORS).collect();
-            let woken = wait(&descriptors, Some(LONGEST_SLEEP))?;
+            let woken = wait(&descriptors, Some(self.longest_sleep()))?;
             waker.clear();
             woken.trouble
         };
@@ -318,6 +318,12 @@ impl Worker {
             self.let_go();
         }
         Ok(())
+    }
+
+    /// Until the link layer wants to be looked after, at the most.
+    fn longest_sleep(&self) -> Duration {
+        let due = self.link.next_timeout();
+        due.map_or(LONGEST_SLEEP, |due| LONGEST_SLEEP.min(due - self.clock.now()))
     }
 
     /// Lets go of the ports whose interfaces are gone.
@@ -333,6 +339,9 @@ impl Worker {
 
 /// Takes note of where a packet came from.
 fn learn(view: &mut View, arrival: &Arrival, bytes: &[u8]) {
+    if !view.learns(arrival.segment.port) {
+        return;
+    }
     let Some(source) = source_of(bytes) else { return };
     view.learned.insert(source, Place { segment: arrival.segment, mac: arrival.source });
 }

@@ -38,7 +38,8 @@ impl LinkLayer {
         // Anybody can send from a server's address, so a server is only believed to be where it
         // answers.
         if !is_server {
-            if let Some(place) = learned {
+            let bare = |place: &Place| self.ports[usize::from(place.segment.port.0)].bare;
+            if let Some(place) = learned.filter(bare) {
                 return Choice::Place(place);
             }
             if let Some(key) = self.known_on_bare(to) {
