@@ -14,10 +14,12 @@ use ulvs::control::client::InProcess;
 use ulvs::control::handler::Handler;
 use ulvs::control::ipvsadm::names::Names;
 use ulvs::control::ipvsadm::{Console, run};
+use ulvs::control::netlink::connection::ConnectionView;
 use ulvs::control::rules;
 use ulvs::control::server::Server;
 use ulvs::engine::Moment;
-use ulvs::engine::service::Protocol;
+use ulvs::engine::service::{Protocol, ServiceTable};
+use ulvs::packet::Endpoint;
 
 /// What a command wrote and how it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -356,6 +358,83 @@ fn the_binary_is_ipvsadm_when_it_is_called_so() {
     assert!(version.starts_with("ipvsadm v1.31"), "{version}");
     drop(server);
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+const EVERYTHING: [&str; 12] = [
+    "-A -t 12.0.0.1:80 -s wrr -p 100 -M 255.255.255.0",
+    "-a -t 12.0.0.1:80 -r 192.168.200.110 -m -w 3 -x 10 -y 5",
+    "-A -t 12.0.0.1:81 -s rr -M 255.255.0.0 -b flag-1,flag-3",
+    "-A -t 12.0.0.1:82 -s sh -b sh-port,flag-3",
+    "-A -u 12.0.0.1:5060 -s rr -p 60 --pe sip -o",
+    "-A -f 4294967295 -s wlc",
+    "-a -f 4294967295 -r 192.168.200.130 -i --tun-type gue --tun-port 6080 --tun-remcsum -x 7",
+    "-A -f 7 -6 -s rr -p 60",
+    "-A -t [2001:db8:12::1]:80 -s rr -p 60 -M 64",
+    "-a -t [2001:db8:12::1]:80 -r [2001:db8:200::110]:8080 -m",
+    "--set 100 50 25",
+    "--start-daemon backup --mcast-interface in --syncid 9 --mcast-ttl 3",
+];
+
+#[test]
+fn the_full_form_loses_nothing() {
+    let first = handler();
+    set_up(&first, &EVERYTHING);
+    let saved = ipvsadm(&first, "--save --full", "", false).stdout;
+    assert!(saved.starts_with("--set 100 50 25\n"), "{saved}");
+    assert!(saved.contains("-r 192.168.200.110:80 -m -w 3 -x 10 -y 5\n"), "{saved}");
+    assert!(saved.contains("-A -f 4294967295 "), "{saved}");
+    let second = handler();
+    assert_eq!(ipvsadm(&second, "-R", &saved, false), Outcome::default());
+    assert_eq!(ipvsadm(&second, "-S --full", "", false).stdout, saved);
+    for list in ["-Ln", "-Ln --thresholds", "-Ln --tun-info", "-L --timeout", "-L --daemon"] {
+        let [one, other] = [&first, &second].map(|each| ipvsadm(each, list, "", false));
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
+fn listings_for_programs_are_json() {
+    let handler = handler();
+    set_up(&handler, &EVERYTHING);
+    let json = |line: &str| -> serde_json::Value {
+        let outcome = ipvsadm(&handler, line, "", false);
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        serde_json::from_str(&outcome.stdout).unwrap()
+    };
+    let listed = json("-L --json");
+    let services = listed["services"].as_array().unwrap();
+    assert_eq!(services.len(), 7);
+    let web = services.iter().find(|service| service["port"] == 80).unwrap();
+    assert_eq!(web["protocol"], "tcp");
+    assert_eq!(web["netmask"], "255.255.255.0");
+    assert_eq!(web["servers"][0]["upper_threshold"], 10);
+    assert_eq!(web["servers"][0]["totals"]["in_bytes"], 0);
+    let marked = &json("-L --json -f 4294967295")["services"][0];
+    assert_eq!(marked["fwmark"], 4294967295_u32);
+    assert_eq!(marked["servers"][0]["tunnel"]["checksum"], "remote");
+    assert_eq!(json("-Lc --json")["connections"], serde_json::json!([]));
+    assert_eq!(json("-L --timeout --json")["timeouts"]["udp_s"], 25);
+    assert_eq!(json("-L --daemon --json")["daemons"][0]["interface"], "in");
+}
+
+#[test]
+fn a_persistence_engines_data_cannot_control_a_terminal() {
+    let connection = ConnectionView {
+        protocol: 17,
+        client: Endpoint::new(Ipv4Addr::new(12, 0, 0, 2).into(), 0),
+        service: Endpoint::new(Ipv4Addr::new(12, 0, 0, 1).into(), 5060),
+        real: Endpoint::new(Ipv4Addr::new(192, 168, 200, 120).into(), 5060),
+        state: "NONE".into(),
+        expires_s: 3661,
+        is_template: true,
+        persistence_engine: Some(("sip".into(), b"\x1b[2Jcall\xff".to_vec())),
+    };
+    let host = TestHost { connections: vec![connection], ..TestHost::default() };
+    let handler = Handler::new(Arc::new(ServiceTable::new(1)), host);
+    let listed = ipvsadm(&handler, "-Lnc --persistent-conn", "", false).stdout;
+    let expected = "UDP 61:01  NONE        12.0.0.2:0         12.0.0.1:5060      \
+                    192.168.200.120:5060 sip                ?[2Jcall\u{fffd}";
+    assert_eq!(listed.lines().nth(2), Some(expected));
 }
 
 /// The names that the recorded scenarios know.

@@ -20,6 +20,7 @@ impl Session<'_, '_> {
     /// Lists what was asked for.
     pub(super) fn list(&mut self, list: &List) -> Ran {
         let told = match &list.what {
+            _ if list.json => self.list_json(list),
             Listed::Services => self.list_services(list),
             Listed::Service(key) => self.list_service(key, list),
             Listed::Connections => self.list_connections(list),
@@ -103,10 +104,7 @@ impl Session<'_, '_> {
         let mut text = String::new();
         for daemon in self.director.sync_daemons()? {
             let SyncDaemon { interface, id, max_len, group, port, ttl, role } = daemon;
-            let role = match role {
-                SyncRole::Master => "master",
-                SyncRole::Backup => "backup",
-            };
+            let role = role_name(role);
             put(&mut text, format_args!("{role} sync daemon (mcast={interface}, syncid={id}, "));
             put(
                 &mut text,
@@ -293,7 +291,7 @@ fn tunnel_info(method: ForwardingMethod, tunnel: Tunnel) -> String {
     }
 }
 
-fn method_name(method: ForwardingMethod) -> &'static str {
+pub(super) fn method_name(method: ForwardingMethod) -> &'static str {
     match method {
         ForwardingMethod::Masquerade => "Masq",
         ForwardingMethod::Local => "Local",
@@ -335,6 +333,14 @@ fn printable(data: &[u8]) -> String {
     text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
+/// ipvsadm's word for the side of a daemon.
+pub(super) fn role_name(role: SyncRole) -> &'static str {
+    match role {
+        SyncRole::Master => "master",
+        SyncRole::Backup => "backup",
+    }
+}
+
 /// The protocol by which the ports of a service have names.
 pub(super) fn protocol(key: &ServiceKey) -> Option<Protocol> {
     match key {
@@ -343,7 +349,7 @@ pub(super) fn protocol(key: &ServiceKey) -> Option<Protocol> {
     }
 }
 
-fn protocol_name(number: u8) -> &'static str {
+pub(super) fn protocol_name(number: u8) -> &'static str {
     match number {
         6 => "TCP",
         17 => "UDP",

@@ -4,6 +4,7 @@
 //! **Source** — ipvsadm(8), and transcripts of ipvsadm 1.31 at work.
 
 mod address;
+mod json;
 mod listing;
 pub mod names;
 mod options;
@@ -146,7 +147,7 @@ impl Session<'_, '_> {
             Command::StartDaemon(request) => (Topic::Start, director.start_sync(request)),
             Command::StopDaemon(role, id) => (Topic::Stop, director.stop_sync(*role, *id)),
             Command::List(list) => return self.list(list),
-            Command::Save { numeric } => return self.save(*numeric),
+            Command::Save(form) => return self.save(*form),
             Command::Help => return self.say(HELP),
             Command::Version => return self.say(&format!("{VERSION}\n")),
             Command::Restore => unreachable!("taken out by the callers"),

@@ -50,7 +50,7 @@ impl Names for NoNames {
 
 /// The names that the system knows: /etc/hosts, /etc/services, DNS.
 ///
-/// The names of all hosts together may take [`PATIENCE`]; after that, addresses stay numbers.
+/// The names of all hosts together may take three seconds; after that, addresses stay numbers.
 /// ipvsadm waits for each of them for as long as the resolver does.
 #[derive(Debug, Default)]
 pub struct SystemNames {

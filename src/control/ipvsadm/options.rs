@@ -97,6 +97,10 @@ pub enum Setting {
     TunnelNoChecksum,
     TunnelChecksum,
     TunnelRemoteChecksum,
+    /// Beyond ipvsadm: `-S --full`.
+    Full,
+    /// Beyond ipvsadm: `-L --json`.
+    Json,
 }
 
 /// How a service is named.
@@ -154,6 +158,8 @@ impl Setting {
             Self::TunnelNoChecksum => "tun-nocsum",
             Self::TunnelChecksum => "tun-csum",
             Self::TunnelRemoteChecksum => "tun-remcsum",
+            Self::Full => "full",
+            Self::Json => "json",
         }
     }
 
@@ -194,7 +200,7 @@ pub fn rule(verb: Verb, setting: Setting) -> Rule {
         }
         (Verb::AddServer | Verb::EditServer, _) => &SERVER,
         (Verb::List, _) => &LIST,
-        (Verb::Save, _) => &["numeric"],
+        (Verb::Save, _) => &["numeric", "full"],
         (Verb::Zero, _) => &["service-address"],
         (Verb::StartDaemon, _) => &DAEMON,
         (Verb::StopDaemon, _) => &["syncid"],
@@ -214,7 +220,7 @@ const SERVER: [&str; 9] = [
     "tun-csum",
     "tun-remcsum",
 ];
-const LIST: [&str; 9] = [
+const LIST: [&str; 10] = [
     "numeric",
     "stats",
     "rate",
@@ -224,12 +230,13 @@ const LIST: [&str; 9] = [
     "syncid",
     "exact",
     "tun-info",
+    "json",
 ];
 const DAEMON: [&str; 6] =
     ["mcast-interface", "syncid", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen"];
 
 /// One of every option, in the order in which ipvsadm checks them.
-pub const CHECK_ORDER: [Setting; 34] = [
+pub const CHECK_ORDER: [Setting; 36] = [
     Setting::Numeric,
     Setting::Connection,
     Setting::Service(ServiceKind::Tcp),
@@ -264,6 +271,8 @@ pub const CHECK_ORDER: [Setting; 34] = [
     Setting::TunnelNoChecksum,
     Setting::TunnelChecksum,
     Setting::TunnelRemoteChecksum,
+    Setting::Full,
+    Setting::Json,
 ];
 
 /// Everything that may stand on the command line.
@@ -331,6 +340,8 @@ pub const KNOWN: &[Known<Meaning>] = &[
     flag("tun-nocsum", None, Setting::TunnelNoChecksum),
     flag("tun-csum", None, Setting::TunnelChecksum),
     flag("tun-remcsum", None, Setting::TunnelRemoteChecksum),
+    flag("full", None, Setting::Full),
+    flag("json", None, Setting::Json),
 ];
 
 const fn verb(long: &'static str, short: Option<char>, verb: Verb) -> Known<Meaning> {

@@ -24,7 +24,7 @@ pub enum Command {
     DeleteService(ServiceKey),
     Clear,
     Restore,
-    Save { numeric: bool },
+    Save(Form),
     AddServer(ServiceKey, RealSpec),
     EditServer(ServiceKey, RealSpec),
     DeleteServer(ServiceKey, RealSpec),
@@ -35,6 +35,17 @@ pub enum Command {
     StopDaemon(SyncRole, u8),
     Help,
     Version,
+}
+
+/// The form in which a table is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// ipvsadm's, with names of hosts and services.
+    Names,
+    /// ipvsadm's, in numbers.
+    Numbers,
+    /// In numbers, and nothing is left out.
+    Full,
 }
 
 /// What to list, and how.
@@ -52,6 +63,8 @@ pub struct List {
     pub unsorted: bool,
     /// Whether connections are shown with the data of their persistence engine.
     pub persistent: bool,
+    /// Whether the list is for programs.
+    pub json: bool,
 }
 
 /// What to list.
@@ -323,7 +336,9 @@ impl Line {
             Verb::DeleteServer => Command::DeleteServer(self.key(), self.real_spec(verb)?),
             Verb::Clear => Command::Clear,
             Verb::Restore => Command::Restore,
-            Verb::Save => Command::Save { numeric: self.has(Setting::Numeric) },
+            Verb::Save if self.has(Setting::Full) => Command::Save(Form::Full),
+            Verb::Save if self.has(Setting::Numeric) => Command::Save(Form::Numbers),
+            Verb::Save => Command::Save(Form::Names),
             Verb::Zero => Command::Zero(self.service.map(|_| self.key())),
             Verb::List => Command::List(self.list()?),
             Verb::Set => Command::SetTimeouts(timeouts),
@@ -512,6 +527,7 @@ impl Line {
             exact: has(Setting::Exact),
             unsorted: has(Setting::NoSort),
             persistent,
+            json: has(Setting::Json),
         })
     }
 
