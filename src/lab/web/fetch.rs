@@ -47,12 +47,15 @@ pub fn download(address: SocketAddr, length: u64, patience: Duration) -> io::Res
     buffer.copy_within(body..fill, 0);
     fill -= body;
     let mut received = 0;
-    while fill > 0 {
+    loop {
         if let Some(offset) = pattern::first_difference(received, &buffer[..fill]) {
             return Err(io::Error::other(format!("byte {offset} of {length} is wrong")));
         }
         received += fill as u64;
         fill = stream.read(&mut buffer)?;
+        if fill == 0 {
+            break;
+        }
     }
     if received != length {
         return Err(io::Error::other(format!("{received} of {length} bytes came")));
