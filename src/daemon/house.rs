@@ -1,15 +1,16 @@
 //! The housekeeper: keeps link layer, ports and services agreeing with the host and each other.
 
+use std::io;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
 
 use super::ports::Ports;
-use crate::engine::Moment;
 use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable};
+use crate::engine::{Moment, SnatRule};
 use crate::guard::Guard;
 use crate::host::HostWatch;
-use crate::link::{Event, Services};
+use crate::link::{Event, HostView, Services};
 use crate::packet::Addr;
 use crate::worker::{Clock, Peers, SharedLink};
 
@@ -24,6 +25,8 @@ pub(super) struct House {
     known: Services,
     guard: Guard,
     next_tick: Moment,
+    /// Whether the services it starts with are in force.
+    has_begun: bool,
 }
 
 impl House {
@@ -38,16 +41,19 @@ impl House {
         let known = Services::default();
         let next_tick = clock.now();
         let guard = Guard::new();
-        Self { watch, services, link, ports, clock, host_epoch, known, guard, next_tick }
+        let has_begun = false;
+        Self { watch, services, link, ports, clock, host_epoch, known, guard, next_tick, has_begun }
     }
 
     /// Does what is due.
-    pub fn keep(&mut self, peers: &Peers) {
+    ///
+    /// **Errors** — at the first time, if the services it starts with would be damaged rather than
+    /// served on this host.
+    pub fn keep(&mut self, peers: &Peers) -> io::Result<()> {
         let now = self.clock.now();
         // The kernel is to be silent before the link layer invites packets.
-        for problem in self.guard.update(&self.services.snapshot(), &self.watch.view()) {
-            tracing::error!("{problem}");
-        }
+        self.follow_guard()?;
+        self.has_begun = true;
         let moved = self.follow_host(now) | self.follow_services(now);
         if moved && let Some(first) = peers.first() {
             // It sends what the link layer has to say about it.
@@ -58,6 +64,55 @@ impl House {
         }
         while let Some(event) = self.link.with(|layer| layer.poll_event()) {
             tell(&event);
+        }
+        Ok(())
+    }
+
+    fn follow_guard(&mut self) -> io::Result<()> {
+        let (snapshot, host) = (self.services.snapshot(), self.watch.view());
+        let had_rules = self.guard.has_rules();
+        for problem in self.guard.update(&snapshot, &host) {
+            if problem.is_fatal() && !self.has_begun {
+                return Err(io::Error::other(problem.to_string()));
+            }
+            tracing::error!("{problem}");
+        }
+        if self.guard.has_rules() != had_rules {
+            let state = if had_rules { "no longer needed" } else { "in force" };
+            tracing::info!("guard rules (nftables) are {state}");
+        }
+        self.hold_pools(&snapshot.snat, &host);
+        Ok(())
+    }
+
+    /// Holds the ports that connections of real servers to the outside come from, where they are
+    /// the kernel's, and keeps to those that could be held.
+    fn hold_pools(&mut self, rules: &[SnatRule], host: &HostView) {
+        let kernels = rules.iter().map(|rule| rule.to).filter(|addr| host.owns(*addr));
+        let kernels: HashSet<Addr> = kernels.collect();
+        self.guard.keep_ports_of(&kernels);
+        let mut narrowed = rules.to_vec();
+        for rule in narrowed.iter_mut().filter(|rule| kernels.contains(&rule.to)) {
+            match self.guard.hold_ports(rule.to, rule.ports.clone()) {
+                Ok(held) => rule.ports = held,
+                // Said once for each address: the guard remembers what it could not hold.
+                Err(Some(error)) => tracing::error!(
+                    "the source ports of {} cannot be held ({error}): this host's kernel will \
+                     reset the connections of real servers to the outside",
+                    rule.to
+                ),
+                Err(None) => {}
+            }
+        }
+        if narrowed == rules {
+            return;
+        }
+        for rule in &narrowed {
+            let (first, last) = (rule.ports.start(), rule.ports.end());
+            tracing::warn!("{} is used with source ports {first} to {last} only", rule.to);
+        }
+        if let Err(error) = self.services.set_snat(narrowed) {
+            tracing::error!("source ports of servers' connections: {error}");
         }
     }
 

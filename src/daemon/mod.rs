@@ -163,7 +163,7 @@ impl Daemon {
     ///
     /// **Errors** — a worker has ended by itself.
     pub fn keep_house(&mut self) -> io::Result<()> {
-        self.house.keep(&self.peers);
+        self.house.keep(&self.peers)?;
         match self.threads.iter().position(JoinHandle::is_finished) {
             None => Ok(()),
             Some(ended) => match self.threads.swap_remove(ended).join() {

@@ -256,6 +256,26 @@ fn a_configured_gateway_is_answered_for_and_asked_with() {
 }
 
 #[test]
+fn a_host_that_forwards_packets_serves_as_well() {
+    sandbox::run("daemon::tests::a_host_that_forwards_packets_serves_as_well", || {
+        let lab = Lab::new(true);
+        lab.director.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        lab.client.add_route(&Route::default_via([12, 0, 0, 1].into())).unwrap();
+        let daemon = lab.start(1);
+        daemon.balance(Protocol::Tcp, 80);
+        assert_eq!(lab.distribution(20), even(20));
+        // The client would have reset what came to it untranslated.
+        let snmp = lab.client.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+        let snmp = snmp.unwrap().unwrap();
+        let mut tcp = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+        let names = tcp.next().unwrap().split(' ');
+        let values = tcp.next().unwrap().split(' ');
+        let resets = names.zip(values).find(|(name, _)| *name == "OutRsts").unwrap().1;
+        assert_eq!(resets, "0");
+    });
+}
+
+#[test]
 fn two_workers_keep_connections_whole() {
     sandbox::run("daemon::tests::two_workers_keep_connections_whole", || {
         let lab = Lab::new(true);

@@ -5,9 +5,14 @@
 //! whose filter drops everything, and stays silent. It needs no privilege beyond the port's, and is
 //! gone with the process, however that ends.
 //!
+//! What sockets cannot cover (a host that forwards packets, services of every port) is kept from the
+//! kernel by *guard rules*, an nftables table that vanishes with the process, given CAP_NET_ADMIN.
+//!
 //! Knows addresses and ports, not packets.
 
 mod holder;
+mod nftables;
+mod rules;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -22,6 +27,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
 use crate::packet::{Addr, Endpoint};
+use rules::{Rules, Wanted};
 use socket::GuardSocket;
 
 /// What a guard keeps the kernel away from: a port of one of its addresses.
@@ -50,6 +56,11 @@ pub enum Problem {
         /// What the kernel said.
         reason: String,
     },
+    /// The kernel forwards packets, and would forward what real servers reply.
+    Forwarding {
+        /// Why there are no rules against it.
+        reason: String,
+    },
     /// A service of every port, or of a protocol without ports, at an address of the kernel.
     Unguardable {
         /// The service.
@@ -67,6 +78,8 @@ pub struct Guard {
     reported: HashSet<Guarded>,
     told: HashSet<ServiceKey>,
     pools: BTreeMap<Addr, Pool>,
+    refused_pools: HashSet<Addr>,
+    rules: Rules,
 }
 
 #[derive(Debug)]
@@ -84,7 +97,7 @@ impl Guard {
     /// Holds what the services need on this host, lets go of what they no longer need, and returns
     /// the problems that are new.
     pub fn update(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.update_rules(services, host);
         let mut wanted = HashSet::new();
         for service in services.services() {
             match plan(service.key(), host) {
@@ -93,7 +106,7 @@ impl Guard {
                     wanted.insert(guarded);
                 }
                 Plan::Cannot(addr) => {
-                    if self.told.insert(service.key()) {
+                    if !self.rules.are_installed() && self.told.insert(service.key()) {
                         problems.push(Problem::Unguardable { service: service.key(), addr });
                     }
                 }
@@ -108,6 +121,11 @@ impl Guard {
         problems
     }
 
+    /// Whether guard rules are in force.
+    pub fn has_rules(&self) -> bool {
+        self.rules.are_installed()
+    }
+
     /// How many ports are held for services.
     pub fn held(&self) -> usize {
         self.held.len()
@@ -117,29 +135,33 @@ impl Guard {
     /// and returns those that could be held: as many from the start of the range as there are free
     /// ones and descriptors for.
     ///
-    /// **Errors** — if not even the first could be held.
+    /// **Errors** — if not even the first could be held; without a reason if that was said before.
     pub fn hold_ports(
         &mut self,
         addr: Addr,
         range: RangeInclusive<u16>,
-    ) -> io::Result<RangeInclusive<u16>> {
+    ) -> Result<RangeInclusive<u16>, Option<io::Error>> {
         if let Some(pool) = self.pools.get(&addr)
             && range.contains(pool.ports.start())
             && range.contains(pool.ports.end())
         {
             return Ok(pool.ports.clone());
         }
+        raise_descriptor_limit();
         let mut sockets = Vec::new();
         let mut last = None;
         for port in range.clone() {
             match hold_both(Endpoint::new(addr, port)) {
                 Ok(pair) => sockets.extend(pair),
-                Err(error) if last.is_none() => return Err(error),
+                Err(error) if last.is_none() => {
+                    return Err(self.refused_pools.insert(addr).then_some(error));
+                }
                 Err(_) => break,
             }
             last = Some(port);
         }
-        let Some(last) = last else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(last) = last else { return Err(None) };
+        self.refused_pools.remove(&addr);
         let ports = *range.start()..=last;
         self.pools.insert(addr, Pool { ports: ports.clone(), _sockets: sockets });
         Ok(ports)
@@ -148,6 +170,18 @@ impl Guard {
     /// Lets go of the ports of all addresses but these.
     pub fn keep_ports_of(&mut self, addrs: &HashSet<Addr>) {
         self.pools.retain(|addr, _| addrs.contains(addr));
+        self.refused_pools.retain(|addr| addrs.contains(addr));
+    }
+
+    fn update_rules(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
+        let wanted = Wanted::new(services, host);
+        let forwards_replies = wanted.forwards_replies();
+        match self.rules.update(wanted) {
+            Err(Some(error)) if forwards_replies => {
+                vec![Problem::Forwarding { reason: error.to_string() }]
+            }
+            Ok(()) | Err(_) => Vec::new(),
+        }
     }
 
     fn hold(&mut self, guarded: Guarded) -> Option<Problem> {
@@ -186,6 +220,17 @@ fn plan(key: ServiceKey, host: &HostView) -> Plan {
     }
 }
 
+/// Allows as many open files as an ordinary process may have: a range of ports takes thousands.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!("the limit on open files stays at {soft}: {error}");
+    }
+}
+
 fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {
     let tcp = GuardSocket::open(Guarded { protocol: Protocol::Tcp, at })?;
     Ok([tcp, GuardSocket::open(Guarded { protocol: Protocol::Udp, at })?])
@@ -201,6 +246,13 @@ fn explain(guarded: Guarded, error: &io::Error) -> Problem {
             reason: format!("{error} (ports below 1024 need CAP_NET_BIND_SERVICE)"),
         },
         _ => Problem::Refused { guarded, reason: error.to_string() },
+    }
+}
+
+impl Problem {
+    /// Whether the director would damage traffic rather than serve it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Forwarding { .. })
     }
 }
 
@@ -231,6 +283,13 @@ impl fmt::Display for Problem {
                 "{guarded} is a virtual service at an address of this host, whose kernel will \
                  reject its packets, for its port cannot be held: {reason}"
             ),
+            Self::Forwarding { reason } => write!(
+                f,
+                "this host's kernel forwards packets (net.ipv4.ip_forward is 1), so it will send \
+                 replies of real servers on untranslated, and break their connections; rules \
+                 against that cannot be made ({reason}): give ulvs CAP_NET_ADMIN, or set \
+                 net.ipv4.ip_forward to 0, which the director does not need"
+            ),
             Self::Unguardable { service, addr } => {
                 let what = match service {
                     ServiceKey::Address { protocol: Protocol::Sctp, .. } => "SCTP",
@@ -240,8 +299,8 @@ impl fmt::Display for Problem {
                 write!(
                     f,
                     "the service of {what} at {addr} cannot be kept from this host's kernel, which \
-                     owns that address and will answer as well: take the address off the host's \
-                     interfaces, and ulvs answers for it itself"
+                     owns that address and will answer as well: give ulvs CAP_NET_ADMIN, or take the \
+                     address off the host's interfaces, and ulvs answers for it itself"
                 )
             }
         }

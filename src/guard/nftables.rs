@@ -1,0 +1,379 @@
+//! A table of nftables that belongs to this process: messages to the kernel, without policy.
+//!
+//! The table has the owner flag: nobody else can change it, and it vanishes with the socket, however
+//! the process ends. **Source** — linux/netfilter/nf_tables.h.
+
+use std::io;
+
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{Socket, SocketAddr};
+
+use crate::packet::Addr;
+
+/// The table in the kernel, as long as this lives.
+#[derive(Debug)]
+pub struct OwnedTable {
+    socket: Socket,
+    name: String,
+    exists: bool,
+}
+
+/// What a table is to consist of: one chain, before routing and before connection tracking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The sets that rules look up.
+    pub sets: Vec<Set>,
+    /// The rules, each a list of expressions that ends in a drop.
+    pub rules: Vec<Vec<Expression>>,
+}
+
+/// A set of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: &'static str,
+    /// How tools are to show its keys.
+    pub key_type: u32,
+    /// Its keys, each a whole number of 32-bit registers.
+    pub keys: Vec<Vec<u8>>,
+}
+
+/// A step of a rule. Registers are 32 bits wide and numbered from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads bytes of the packet into a register.
+    Payload { register: u32, base: Base, offset: u32, len: u32 },
+    /// Loads the transport protocol.
+    TransportProtocol { register: u32 },
+    /// Loads what kind of address the destination is for the kernel's routes.
+    DestinationType { register: u32 },
+    /// Loads the name of the interface the packet would leave by.
+    OutInterface { register: u32 },
+    /// Goes on if the register is in this relation to the value.
+    Compare { register: u32, relation: Relation, value: Vec<u8> },
+    /// Keeps some bits of a register.
+    Mask { register: u32, mask: Vec<u8> },
+    /// Goes on if the registers from this one on are a key of the set.
+    Lookup { register: u32, set: &'static str },
+    /// Drops the packet.
+    Drop,
+}
+
+/// Which header an offset counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The IP header.
+    Network = 1,
+    /// The transport header.
+    Transport = 2,
+}
+
+/// How a register is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// Equal.
+    Equal = 0,
+}
+
+impl OwnedTable {
+    /// A table that is not in the kernel yet.
+    pub fn new() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, name: format!("ulvs_{}", std::process::id()), exists: false })
+    }
+
+    /// Makes these the table's contents, all at once or not at all.
+    ///
+    /// **Errors** — `PermissionDenied` without CAP_NET_ADMIN.
+    pub fn replace(&mut self, contents: &Contents) -> io::Result<()> {
+        let mut batch = Batch::new(&self.name);
+        if self.exists {
+            batch.delete_table();
+        }
+        batch.add(contents);
+        self.commit(batch)?;
+        self.exists = true;
+        Ok(())
+    }
+
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        let (bytes, messages) = batch.finish();
+        if self.socket.send(&bytes, 0)? != bytes.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let mut answered = 0;
+        while answered < messages {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = &datagram[..];
+            while let Some((errno, next)) = parse_answer(rest) {
+                if errno != 0 {
+                    return Err(io::Error::from_raw_os_error(errno));
+                }
+                answered += 1;
+                rest = next;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error number of an acknowledgement, 0 for success, and what follows it.
+fn parse_answer(bytes: &[u8]) -> Option<(i32, &[u8])> {
+    let len = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let errno = i32::from_ne_bytes(*bytes.get(16..)?.first_chunk()?);
+    let errno = if i32::from(kind) == libc::NLMSG_ERROR { errno.checked_neg()? } else { 0 };
+    Some((errno, bytes.get(len.max(16).next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// A transaction on its way to the kernel.
+struct Batch<'a> {
+    table: &'a str,
+    bytes: Vec<u8>,
+    messages: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(table: &'a str) -> Self {
+        let mut batch = Self { table, bytes: Vec::new(), messages: 0 };
+        batch.mark(BATCH_BEGIN);
+        batch
+    }
+
+    fn finish(mut self) -> (Vec<u8>, usize) {
+        self.mark(BATCH_END);
+        (self.bytes, self.messages)
+    }
+
+    fn delete_table(&mut self) {
+        let name = self.table;
+        self.message(DELETE_TABLE, 0, |out| out.text(1, name));
+    }
+
+    fn add(&mut self, contents: &Contents) {
+        let table = self.table;
+        self.message(NEW_TABLE, CREATE, |out| {
+            out.text(1, table);
+            out.number(2, OWNER);
+        });
+        for (id, set) in (1..).zip(&contents.sets) {
+            self.add_set(id, set);
+        }
+        self.message(NEW_CHAIN, CREATE, |out| {
+            out.text(1, table);
+            out.text(3, CHAIN);
+            out.nest(4, |hook| {
+                hook.number(1, PREROUTING);
+                hook.number(2, PRIORITY as u32);
+            });
+            out.number(5, libc::NF_ACCEPT as u32);
+            out.text(7, "filter");
+        });
+        for rule in &contents.rules {
+            self.message(NEW_RULE, CREATE | APPEND, |out| {
+                out.text(1, table);
+                out.text(2, CHAIN);
+                out.nest(4, |list| {
+                    for expression in rule {
+                        list.nest(LIST_ELEMENT, |out| out.expression(expression));
+                    }
+                });
+            });
+        }
+    }
+
+    fn add_set(&mut self, id: u32, set: &Set) {
+        let table = self.table;
+        let key_len = set.keys.first().map_or(4, Vec::len) as u32;
+        self.message(NEW_SET, CREATE, |out| {
+            out.text(1, table);
+            out.text(2, set.name);
+            out.number(3, 0);
+            out.number(4, set.key_type);
+            out.number(5, key_len);
+            out.number(10, id);
+        });
+        for keys in set.keys.chunks(KEYS_EACH) {
+            self.message(NEW_ELEMENTS, CREATE, |out| {
+                out.text(1, table);
+                out.text(2, set.name);
+                out.number(4, id);
+                out.nest(3, |list| {
+                    for key in keys {
+                        list.nest(LIST_ELEMENT, |element| {
+                            element.nest(1, |data| data.bytes(1, key));
+                        });
+                    }
+                });
+            });
+        }
+    }
+
+    fn mark(&mut self, kind: u16) {
+        let at = self.begin(kind, REQUEST, 0, SUBSYSTEM);
+        self.end(at);
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        let flags = REQUEST | ACKNOWLEDGE | flags;
+        let at = self.begin(SUBSYSTEM << 8 | kind, flags, libc::NFPROTO_IPV4 as u8, 0);
+        body(&mut Attributes(&mut self.bytes));
+        self.end(at);
+        self.messages += 1;
+    }
+
+    fn begin(&mut self, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 8]);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        at
+    }
+
+    fn end(&mut self, at: usize) {
+        let len = (self.bytes.len() - at) as u32;
+        self.bytes[at..at + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+}
+
+/// Attributes at the end of a message.
+struct Attributes<'a>(&'a mut Vec<u8>);
+
+impl Attributes<'_> {
+    fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.raw(kind, |out| out.extend_from_slice(value));
+    }
+
+    fn text(&mut self, kind: u16, text: &str) {
+        self.raw(kind, |out| {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        });
+    }
+
+    fn number(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        self.raw(kind | libc::NLA_F_NESTED as u16, |out| body(&mut Attributes(out)));
+    }
+
+    /// A value as expressions have it.
+    fn value(&mut self, kind: u16, value: &[u8]) {
+        self.nest(kind, |data| data.bytes(1, value));
+    }
+
+    fn raw(&mut self, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.0.len();
+        self.0.extend_from_slice(&[0; 2]);
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        body(self.0);
+        let len = (self.0.len() - at) as u16;
+        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn expression(&mut self, expression: &Expression) {
+        use Expression::*;
+        match expression {
+            Payload { register, base, offset, len } => self.named("payload", |out| {
+                out.number(1, FIRST_REGISTER + register);
+                out.number(2, *base as u32);
+                out.number(3, *offset);
+                out.number(4, *len);
+            }),
+            TransportProtocol { register } => self.named("meta", |out| {
+                out.number(1, FIRST_REGISTER + register);
+                out.number(2, META_L4PROTO);
+            }),
+            DestinationType { register } => self.fib(*register, FIB_ADDRESS_TYPE),
+            OutInterface { register } => self.fib(*register, FIB_INTERFACE_NAME),
+            Compare { register, relation, value } => self.named("cmp", |out| {
+                out.number(1, FIRST_REGISTER + register);
+                out.number(2, *relation as u32);
+                out.value(3, value);
+            }),
+            Mask { register, mask } => self.named("bitwise", |out| {
+                out.number(1, FIRST_REGISTER + register);
+                out.number(2, FIRST_REGISTER + register);
+                out.number(3, mask.len() as u32);
+                out.value(4, mask);
+                out.value(5, &vec![0; mask.len()]);
+            }),
+            Lookup { register, set } => self.named("lookup", |out| {
+                out.text(1, set);
+                out.number(2, FIRST_REGISTER + register);
+            }),
+            Drop => self.named("immediate", |out| {
+                out.number(1, VERDICT_REGISTER);
+                out.nest(2, |data| {
+                    data.nest(2, |verdict| verdict.number(1, libc::NF_DROP as u32));
+                });
+            }),
+        }
+    }
+
+    fn fib(&mut self, register: u32, result: u32) {
+        self.named("fib", |out| {
+            out.number(1, FIRST_REGISTER + register);
+            out.number(2, result);
+            out.number(3, FIB_BY_DESTINATION);
+        });
+    }
+
+    fn named(&mut self, name: &str, body: impl FnOnce(&mut Attributes<'_>)) {
+        self.text(1, name);
+        self.nest(2, body);
+    }
+}
+
+/// A key of an address, a protocol and perhaps a port, one register each.
+pub fn key(addr: Addr, protocol: u8, port: Option<u16>) -> Vec<u8> {
+    let mut key = addr.v4_bits().to_be_bytes().to_vec();
+    key.extend_from_slice(&[protocol, 0, 0, 0]);
+    if let Some(port) = port {
+        let [high, low] = port.to_be_bytes();
+        key.extend_from_slice(&[high, low, 0, 0]);
+    }
+    key
+}
+
+/// How nft shows keys with a port (`ipv4_addr . inet_proto . inet_service`), and without.
+pub const ADDR_PROTOCOL_PORT: u32 = 7 << 12 | 12 << 6 | 13;
+/// See [`ADDR_PROTOCOL_PORT`].
+pub const ADDR_PROTOCOL: u32 = 7 << 6 | 12;
+
+const CHAIN: &str = "beside_ulvs";
+/// Before connection tracking, as iptables' table `raw`.
+const PRIORITY: i32 = -300;
+const PREROUTING: u32 = libc::NF_INET_PRE_ROUTING as u32;
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENTS: u16 = 12;
+const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
+const APPEND: u16 = libc::NLM_F_APPEND as u16;
+const OWNER: u32 = 2;
+const LIST_ELEMENT: u16 = 1;
+/// `NFT_REG32_00`.
+const FIRST_REGISTER: u32 = 8;
+const VERDICT_REGISTER: u32 = 0;
+const META_L4PROTO: u32 = 16;
+const FIB_INTERFACE_NAME: u32 = 2;
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_BY_DESTINATION: u32 = 2;
+/// An attribute's length is 16 bits wide.
+const KEYS_EACH: usize = 1000;
