@@ -3,7 +3,15 @@
 //! The scenario language, the network it plays in and the form of its transcripts are those with
 //! which the Linux kernel's IPVS was recorded, so that the two can be compared line by line.
 
+mod admin;
+mod host;
+mod lab;
 pub mod packet;
+mod player;
 pub mod scenario;
+mod settings;
+mod sync;
 pub mod topology;
 pub mod transcript;
+
+pub use player::{PlayError, play};

@@ -6,6 +6,7 @@ mod ipvsadm;
 mod lab;
 mod log;
 mod run;
+mod simulate;
 
 use std::env;
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Bench(bench::Args),
     /// Build a textbook network on this machine and try the director in it
     Lab(lab::Lab),
+    /// Play packet scenarios through the director and print what happens
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +46,6 @@ fn main() -> ExitCode {
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -9,9 +9,7 @@ pub fn fragments(packet: &Packet, size: usize) -> Vec<Vec<u8>> {
     let pieces = transport.chunks(size.max(8)).enumerate().map(|(index, piece)| {
         let offset = index * size.max(8);
         let more = offset + piece.len() < transport.len();
-        let mut part = packet.clone();
-        part.fields.frag = Some(Fragment { offset: offset as u16, more });
-        part.wrap_in_ip(piece)
+        packet.with_transport(Fragment { offset: offset as u16, more }, piece)
     });
     pieces.collect()
 }
@@ -45,5 +43,14 @@ fn payload_len(piece: &Packet) -> Option<usize> {
         length(4)?.checked_sub(8 + 8 * piece.fields.ext.len())
     } else {
         length(2)?.checked_sub(usize::from(piece.raw.first()? & 15) * 4)
+    }
+}
+
+impl Packet {
+    /// The bytes of a fragment of this packet that carries `transport`.
+    pub fn with_transport(&self, frag: Fragment, transport: &[u8]) -> Vec<u8> {
+        let mut part = self.clone();
+        part.fields.frag = Some(frag);
+        part.wrap_in_ip(transport)
     }
 }

@@ -24,7 +24,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 pub use dissect::dissect;
 pub use fragment::{fragments, reassemble};
-pub use parse::{NotationError, parse_address};
+pub use parse::NotationError;
+pub(super) use wire::{internet_checksum, pseudo_header, to_hex};
 
 /// The UDP port on which GUE packets are recognised.
 pub const GUE_PORT: u16 = 6080;
@@ -306,6 +307,12 @@ impl Packet {
             }
         }
     }
+}
+
+/// The name of a protocol number, or the number itself.
+pub(super) fn proto_name(number: u8) -> String {
+    let named = NAMED_PROTOCOLS.iter().find(|(_, _, each)| *each == number);
+    named.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_string())
 }
 
 /// `len` bytes of `abc...zabc...`.

@@ -183,14 +183,9 @@ fn parse_endpoint(text: &str) -> Result<(IpAddr, Option<u16>), NotationError> {
         None => (text, ""),
     };
     let bad = || NotationError(format!("bad address '{text}'"));
-    let address = parse_address(address).ok_or_else(bad)?;
+    let address = address.parse().map_err(|_| bad())?;
     let port = if port.is_empty() { None } else { Some(port.parse().map_err(|_| bad())?) };
     Ok((address, port))
-}
-
-/// An address of either family.
-pub fn parse_address(text: &str) -> Option<IpAddr> {
-    text.parse().ok()
 }
 
 fn parse_protocol(text: &str) -> Result<Proto, NotationError> {

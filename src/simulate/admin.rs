@@ -1,0 +1,184 @@
+//! How the steps of a scenario administer the director: the ipvsadm personality over the control
+//! protocol, without a socket between them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::host::DirectorHost;
+use super::settings::Settings;
+use crate::control::advice::Route;
+use crate::control::client::InProcess;
+use crate::control::handler::{Handler, Host};
+use crate::control::ipvsadm::names::Names;
+use crate::control::ipvsadm::{Console, run};
+use crate::control::netlink::connection::ConnectionView;
+use crate::engine::conn::Connection;
+use crate::engine::scheduler::Tunables;
+use crate::engine::service::{Protocol, ServiceTable};
+use crate::engine::{Moment, Settings as EngineSettings};
+use crate::packet::Addr;
+
+/// What a command said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit code.
+    pub code: i32,
+}
+
+impl Output {
+    /// A command that only said what went wrong.
+    pub fn failed(code: i32, why: &str) -> Self {
+        Self { stdout: String::new(), stderr: format!("{why}\n"), code }
+    }
+}
+
+/// The administrator's side of the director.
+#[derive(Debug)]
+pub struct Administration {
+    services: Arc<ServiceTable>,
+    /// Settings of `net.ipv4.vs`.
+    pub settings: Settings,
+    /// Files that shell commands wrote.
+    pub files: HashMap<String, String>,
+}
+
+impl Administration {
+    /// The administration of `services`.
+    pub fn new(services: Arc<ServiceTable>) -> Self {
+        Self { services, settings: Settings::default(), files: HashMap::new() }
+    }
+
+    /// Runs ipvsadm.
+    pub fn ipvsadm(
+        &self,
+        arguments: &[String],
+        stdin: &str,
+        host: &DirectorHost,
+        now: Moment,
+    ) -> Output {
+        let handler = Handler::new(Arc::clone(&self.services), Seat { host, now });
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            stdin: &mut stdin.as_bytes(),
+            stdout: &mut stdout,
+            stderr: &mut stderr,
+            hints: false,
+        };
+        let mut transport = InProcess { handler: &handler, now };
+        let code = run(arguments, &mut console, &mut transport, &mut LabNames);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Output { stdout: text(stdout), stderr: text(stderr), code }
+    }
+
+    /// Hands the settings to the director.
+    pub fn apply_settings(&self) {
+        let number = |name| self.settings.number(name);
+        let milliseconds = |name| number(name).max(0) as u64 * 1000;
+        let schedulers = Tunables {
+            lblc_expiration_ms: milliseconds("lblc_expiration"),
+            lblcr_expiration_ms: milliseconds("lblcr_expiration"),
+            ..Tunables::default()
+        };
+        self.services.set_settings(EngineSettings {
+            conn_reuse_mode: number("conn_reuse_mode") as u8,
+            expire_nodest_conn: number("expire_nodest_conn") != 0,
+            sloppy_tcp: number("sloppy_tcp") != 0,
+            secure_tcp: number("secure_tcp") == ALWAYS,
+            schedulers,
+        });
+    }
+}
+
+/// The mode of drop_entry, drop_packet and secure_tcp that does not depend on free memory, of which
+/// a simulated director has plenty.
+const ALWAYS: i64 = 3;
+
+/// What the control protocol asks of the director's host.
+struct Seat<'a> {
+    host: &'a DirectorHost,
+    now: Moment,
+}
+
+impl Host for Seat<'_> {
+    fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>) {
+        for connection in self.host.director().connections().iter() {
+            if !connection.is_outbound() && each(view(connection, self.now)).is_break() {
+                return;
+            }
+        }
+    }
+
+    fn route(&self, addr: Addr) -> Route {
+        match IpAddr::from(addr) {
+            IpAddr::V4(addr) if self.host.routes.is_broadcast(addr) => Route::Broadcast,
+            _ => Route::Unknown,
+        }
+    }
+}
+
+fn view(connection: &Connection, now: Moment) -> ConnectionView {
+    // A listing comes a moment after the packets before it, so no second of a timer is whole.
+    let remaining_ms = connection.remaining_ms(now).saturating_sub(1);
+    ConnectionView {
+        protocol: connection.key().protocol,
+        client: connection.client(),
+        service: connection.virtual_endpoint(),
+        real: connection.real_endpoint(),
+        state: connection.state().name().into(),
+        expires_s: remaining_ms / 1000,
+        is_template: false,
+        persistence_engine: None,
+    }
+}
+
+/// The names that are known in the oracle's network.
+struct LabNames;
+
+const HOSTS: [(&str, &str); 4] = [
+    ("localhost", "127.0.0.1"),
+    ("shop.example", "12.0.0.1"),
+    ("www1.example", "192.168.200.110"),
+    ("six.example", "2001:db8:12::1"),
+];
+const SERVICES: [(&str, u16, Protocol); 5] = [
+    ("ftp", 21, Protocol::Tcp),
+    ("domain", 53, Protocol::Tcp),
+    ("domain", 53, Protocol::Udp),
+    ("http", 80, Protocol::Tcp),
+    ("https", 443, Protocol::Tcp),
+];
+/// Other names of the same services, which are understood but not shown.
+const ALIASES: [(&str, &str); 1] = [("www", "http")];
+
+impl Names for LabNames {
+    fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
+        let (_, addr) = HOSTS.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
+        addr.parse().ok()
+    }
+
+    fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == service);
+        let wanted = alias.map_or(service, |(_, name)| name);
+        let mut services = SERVICES.iter();
+        let found = services.find(|(name, _, each)| *name == wanted && *each == protocol)?;
+        Some(found.1)
+    }
+
+    fn host(&mut self, addr: IpAddr) -> Option<String> {
+        let text = addr.to_string();
+        let (name, _) = HOSTS.iter().find(|(_, each)| *each == text)?;
+        Some((*name).to_string())
+    }
+
+    fn service(&mut self, port: u16, protocol: Protocol) -> Option<String> {
+        let mut services = SERVICES.iter();
+        let (name, ..) = services.find(|(_, each, of)| *each == port && *of == protocol)?;
+        Some((*name).to_string())
+    }
+}

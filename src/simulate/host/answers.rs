@@ -1,0 +1,154 @@
+//! What the host's own stack sends in answer to a packet, as Linux does.
+
+use std::net::IpAddr;
+
+use crate::simulate::packet::{Fragment, Packet, Proto, Sum, dissect};
+
+/// Type of service of an ICMP error: internetwork control. **Source** — RFC 1812 §4.3.2.5.
+const TOS_CONTROL: u8 = 0xc0;
+/// The bits of the original type of service that an ICMP error keeps.
+const TOS_KEPT: u8 = 0x1e;
+/// Bytes that an error quotes at most. **Source** — RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
+const QUOTE_V4: usize = 576 - 28;
+const QUOTE_V6: usize = 1280 - 48;
+
+/// The errors that the stack reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The hop count ended.
+    TimeExceeded,
+    /// The packet is larger than the next link, which takes this many bytes.
+    TooBig(usize),
+    /// A route refuses the destination.
+    HostUnreachable,
+    /// Nobody listens on the port.
+    PortUnreachable,
+    /// Nobody knows the protocol.
+    ProtocolUnreachable,
+}
+
+impl Trouble {
+    /// Type and code, and the rest of the ICMP header.
+    fn encode(self, ipv6: bool) -> (&'static str, u32) {
+        match (self, ipv6) {
+            (Self::TimeExceeded, false) => ("11/0", 0),
+            (Self::TimeExceeded, true) => ("3/0", 0),
+            (Self::TooBig(mtu), false) => ("3/4", mtu as u32),
+            (Self::TooBig(mtu), true) => ("2/0", mtu as u32),
+            (Self::HostUnreachable, false) => ("3/1", 0),
+            (Self::HostUnreachable, true) => ("1/3", 0),
+            (Self::PortUnreachable, false) => ("3/3", 0),
+            (Self::PortUnreachable, true) => ("1/4", 0),
+            (Self::ProtocolUnreachable, false) => ("3/2", 0),
+            // The pointer names the field that was not understood: the fixed header's next header.
+            (Self::ProtocolUnreachable, true) => ("4/1", 6),
+        }
+    }
+}
+
+/// The ICMP error about `original` from `source`; `None` where none may be sent.
+///
+/// **Source** — RFC 1122 §3.2.2, RFC 4443 §2.4 (e).
+pub fn icmp_error(original: &Packet, trouble: Trouble, source: IpAddr) -> Option<Packet> {
+    let later_fragment = original.fields.frag.is_some_and(|frag| frag.offset != 0);
+    if later_fragment
+        || is_icmp_error(original)
+        || !is_somebody(original.src)
+        || original.dst.is_multicast()
+    {
+        return None;
+    }
+    let ipv6 = original.src.is_ipv6();
+    let (kind, rest) = trouble.encode(ipv6);
+    let proto = if ipv6 { Proto::Icmp6 } else { Proto::Icmp };
+    let limit = if ipv6 { QUOTE_V6 } else { QUOTE_V4 };
+    let quoted = &original.raw[..original.raw.len().min(limit)];
+    let mut error = Packet::new(source, original.src, proto);
+    error.kind = kind.into();
+    error.fields.mtu = rest;
+    error.fields.tos = if ipv6 { 0 } else { original.fields.tos & TOS_KEPT | TOS_CONTROL };
+    error.inner = Some(Box::new(dissect(quoted)?));
+    Some(error)
+}
+
+/// Whether ICMP says that something went wrong; no error is sent about these.
+fn is_icmp_error(packet: &Packet) -> bool {
+    match (packet.proto, packet.icmp_type()) {
+        (Proto::Icmp, kind) => !kind.is_some_and(|kind| matches!(kind, 0 | 8 | 9 | 10 | 13..=18)),
+        (Proto::Icmp6, kind) => kind.is_none_or(|kind| kind < 128),
+        _ => false,
+    }
+}
+
+fn is_somebody(addr: IpAddr) -> bool {
+    let broadcast = matches!(addr, IpAddr::V4(addr) if addr.is_broadcast());
+    !(addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() || broadcast)
+}
+
+/// The reply to an echo or timestamp request; `None` for anything else, or if it is damaged.
+pub fn icmp_reply(request: &Packet) -> Option<Packet> {
+    let kind = match (request.proto, request.kind.as_str()) {
+        (Proto::Icmp, "8/0") => "0/0",
+        (Proto::Icmp6, "128/0") => "129/0",
+        _ => return None,
+    };
+    if request.fields.sum != Sum::Good {
+        return None;
+    }
+    let mut reply = Packet::new(request.dst, request.src, request.proto);
+    reply.kind = kind.into();
+    reply.fields.ident = request.fields.ident;
+    reply.fields.seq = request.fields.seq;
+    reply.fields.payload = request.fields.payload.clone();
+    reply.fields.tos = request.fields.tos;
+    Some(reply)
+}
+
+/// The reset that answers a segment for which there is no socket.
+///
+/// **Source** — RFC 9293 §3.10.7.1.
+pub fn tcp_reset(segment: &Packet) -> Option<Packet> {
+    let (flags, fields) = (&segment.kind, &segment.fields);
+    if flags.contains('R') {
+        return None;
+    }
+    let mut reset = Packet::new(segment.dst, segment.src, Proto::Tcp);
+    reset.ports = segment.ports.map(|(sport, dport)| (dport, sport));
+    if flags.contains('A') {
+        reset.kind = "R".into();
+        reset.fields.seq = fields.ack;
+    } else {
+        let flagged = u32::from(flags.contains('S')) + u32::from(flags.contains('F'));
+        let len = fields.payload.bytes().len() as u32;
+        reset.kind = "RA".into();
+        reset.fields.ack = fields.seq.wrapping_add(len).wrapping_add(flagged);
+    }
+    reset.fields.win = 0;
+    reset.fields.df = true;
+    reset.fields.id = 0;
+    reset.fields.tos = fields.tos;
+    Some(reset)
+}
+
+/// The packet cut into fragments of at most `mtu` bytes; `None` if that cannot be done.
+///
+/// Only what starts the datagram keeps its options here, since none that is copied to every fragment
+/// is sent in scenarios.
+pub fn fragment(bytes: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
+    let packet = dissect(bytes)?;
+    let header_len = if packet.src.is_ipv6() {
+        40 + 8 * packet.fields.ext.len()
+    } else {
+        usize::from(bytes.first()? & 15) * 4
+    };
+    let overhead = header_len + if packet.src.is_ipv6() { 8 } else { 0 };
+    let size = mtu.checked_sub(overhead)? / 8 * 8;
+    let payload = bytes.get(header_len..).filter(|_| size > 0)?;
+    let base = packet.fields.frag.unwrap_or(Fragment { offset: 0, more: false });
+    let pieces = payload.chunks(size).enumerate().map(|(index, piece)| {
+        let offset = index * size;
+        let more = base.more || offset + piece.len() < payload.len();
+        packet.with_transport(Fragment { offset: base.offset + offset as u16, more }, piece)
+    });
+    Some(pieces.collect())
+}

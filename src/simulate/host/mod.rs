@@ -1,0 +1,321 @@
+//! The host that the director lives on: the director in front, and a model of the kernel's own stack
+//! for what it leaves alone.
+//!
+//! Owns routes, sockets and the reassembly queue. Packets come in by [`DirectorHost::receive`] and
+//! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
+
+mod answers;
+mod reassembly;
+mod routes;
+mod sockets;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
+use super::topology::Host;
+use crate::engine::service::ServiceTable;
+use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
+use crate::packet::{Addr, PacketBuf};
+use answers::{Trouble, fragment, icmp_error, icmp_reply, tcp_reset};
+use reassembly::Reassembly;
+pub use routes::{Prefix, RouteError, Routes, Target, Way};
+use sockets::Delivery;
+pub use sockets::{End, SocketError, Sockets};
+
+/// Bytes in front of a packet for the headers of a tunnel.
+const HEADROOM: usize = 128;
+/// The first identification of a packet of the host's own stack.
+const FIRST_ID: u32 = 0x4000;
+/// Steps of expiry that one call may take; the simulator waits until all is done.
+const EXPIRY_BUDGET: u32 = u32::MAX;
+
+/// A packet as it travels between the host's parts.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// Its bytes, from the IP header on.
+    pub bytes: Vec<u8>,
+    /// Where its checksum is still to be summed from, and where it goes after that.
+    pub unfinished: Option<(usize, u16)>,
+}
+
+impl Datagram {
+    /// The bytes of a packet with its checksum summed up, as a network card would.
+    fn finished(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let field = self.unfinished.map(|(start, offset)| (start, start + usize::from(offset)));
+        if let Some((start, field)) = field
+            && let Some(covered) = bytes.get(start..).filter(|_| field + 2 <= bytes.len())
+        {
+            let sum = internet_checksum(covered);
+            bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// A packet that the host put on a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emission {
+    /// Whom it was sent to.
+    pub host: Host,
+    /// Its bytes, from the IP header on, checksums complete.
+    pub bytes: Vec<u8>,
+}
+
+/// What the director left of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consulted {
+    /// Nothing.
+    Done,
+    /// The whole packet, for the host's own stack.
+    LeftToHost,
+}
+
+/// The director and its host.
+#[derive(Debug)]
+pub struct DirectorHost {
+    /// Addresses, routes and link sizes.
+    pub routes: Routes,
+    /// Sockets of the host's own programs.
+    pub sockets: Sockets,
+    director: Director,
+    reassembly: Reassembly,
+    emitted: VecDeque<Emission>,
+    next_id: u32,
+    now: Moment,
+}
+
+impl DirectorHost {
+    /// A host in the oracle's network, whose director balances `services`.
+    pub fn new(services: Arc<ServiceTable>, seed: u64, now: Moment) -> Self {
+        let config = DirectorConfig { icmp_errors_per_s: None, ..DirectorConfig::new(0, seed) };
+        Self {
+            routes: Routes::default(),
+            sockets: Sockets::default(),
+            director: Director::new(services, config, now),
+            reassembly: Reassembly::default(),
+            emitted: VecDeque::new(),
+            next_id: FIRST_ID,
+            now,
+        }
+    }
+
+    /// The director.
+    pub fn director(&self) -> &Director {
+        &self.director
+    }
+
+    /// Moves the clock on, and does what is due by then.
+    pub fn advance(&mut self, now: Moment) {
+        self.now = now;
+        self.director.refresh();
+        self.director.handle_timeout(now, EXPIRY_BUDGET);
+        self.collect_output();
+    }
+
+    /// Takes a packet that arrived on a link.
+    pub fn receive(&mut self, datagram: Datagram) {
+        let Some(packet) = dissect(&datagram.finished()) else { return };
+        if packet.fields.bad_ip_sum || packet.fields.quote != 0 || self.is_martian(&packet) {
+            return;
+        }
+        if self.bypasses_director(&packet) {
+            return self.forward(packet);
+        }
+        match self.consult(&datagram) {
+            Consulted::Done => {}
+            Consulted::LeftToHost if self.routes.is_local(packet.dst) => self.deliver(packet),
+            Consulted::LeftToHost => self.forward(packet),
+        }
+    }
+
+    /// Sends a packet of the host itself.
+    pub fn send_own(&mut self, mut packet: Packet) {
+        // Linux numbers packets that cannot be fragmented only where they belong to a connection.
+        if packet.src.is_ipv4() && packet.fields.id != 0 {
+            packet.fields.id = self.next_id;
+            self.next_id = FIRST_ID | (self.next_id + 1) & 0x3fff;
+        }
+        let bytes = packet.build();
+        match self.routes.way(packet.dst) {
+            Way::Local => self.receive(Datagram { bytes, unfinished: None }),
+            Way::Link(..) => self.route_out(bytes, packet.dst),
+            Way::Unreachable => {}
+        }
+    }
+
+    /// The next packet that left the host.
+    #[must_use]
+    pub fn poll_emission(&mut self) -> Option<Emission> {
+        self.emitted.pop_front()
+    }
+
+    /// Whether routing would drop a packet for its addresses. **Source** — RFC 1812 §5.3.7.
+    fn is_martian(&self, packet: &Packet) -> bool {
+        let reserved = |addr: IpAddr| match addr {
+            IpAddr::V4(addr) => addr.octets()[0] == 0 || addr.octets()[0] >= 240,
+            IpAddr::V6(addr) => addr.is_unspecified(),
+        };
+        let src = packet.src;
+        reserved(src) || reserved(packet.dst) || src.is_multicast() || self.routes.is_local(src)
+    }
+
+    /// Whether a packet's virtual address is not the host's: IPVS sees such packets only as replies.
+    fn bypasses_director(&mut self, packet: &Packet) -> bool {
+        self.director.refresh();
+        let virtual_address = self.director.snapshot().is_virtual(packet.dst.into());
+        virtual_address && !self.routes.is_local(packet.dst)
+    }
+
+    /// Hands a packet to the director, and sends on what it forwards.
+    fn consult(&mut self, datagram: &Datagram) -> Consulted {
+        self.director.refresh();
+        let mut storage = [vec![0; HEADROOM], datagram.bytes.clone()].concat();
+        let end = storage.len();
+        let mut buf = PacketBuf::new(&mut storage, HEADROOM, end);
+        if let Some((start, offset)) = datagram.unfinished {
+            buf.set_unfinished_checksum(start, offset);
+        }
+        let verdict = self.director.handle_packet(&mut buf, &self.routes, self.now);
+        let unfinished = buf.unfinished_checksum();
+        let unfinished = unfinished.map(|(start, field)| (start, (field - start) as u16));
+        let left = Datagram { bytes: buf.bytes().to_vec(), unfinished };
+        self.collect_output();
+        match verdict {
+            Verdict::Pass => return Consulted::LeftToHost,
+            Verdict::Forward(hop) => self.route_out(left.finished(), hop.to.into()),
+            Verdict::Reply | Verdict::Drop(_) => {}
+        }
+        Consulted::Done
+    }
+
+    fn collect_output(&mut self) {
+        while let Some(output) = self.director.poll_output() {
+            self.route_out(output.bytes.clone(), output.to.into());
+            self.director.recycle(output);
+        }
+    }
+
+    /// Routes a packet on as a router, if the director had nothing to do with it.
+    fn forward(&mut self, packet: Packet) {
+        let Way::Link(link, _) = self.routes.way(packet.dst) else {
+            return self.report(&packet, Trouble::HostUnreachable);
+        };
+        if packet.fields.ttl <= 1 {
+            return self.report(&packet, Trouble::TimeExceeded);
+        }
+        let mtu = self.routes.link_mtu(link);
+        if packet.raw.len() > mtu && (packet.fields.df || packet.src.is_ipv6()) {
+            return self.report(&packet, Trouble::TooBig(mtu));
+        }
+        let dst = packet.dst;
+        self.route_out(with_one_hop_less(packet), dst);
+    }
+
+    /// Sends a packet on towards an address, in fragments if its link wants it.
+    fn route_out(&mut self, bytes: Vec<u8>, to: IpAddr) {
+        match self.routes.way(to) {
+            Way::Local => {
+                if let Some(packet) = dissect(&bytes) {
+                    self.deliver(packet);
+                }
+            }
+            Way::Link(link, next_hop) => {
+                let host = Host::owner_of(link, next_hop);
+                let mtu = self.routes.link_mtu(link);
+                let pieces =
+                    if bytes.len() > mtu { fragment(&bytes, mtu) } else { Some(vec![bytes]) };
+                // Nobody answers for a host that does not exist, so packets to it wait forever.
+                if link.has_host(host.number) {
+                    let pieces = pieces.into_iter().flatten();
+                    self.emitted.extend(pieces.map(|bytes| Emission { host, bytes }));
+                }
+            }
+            Way::Unreachable => {}
+        }
+    }
+
+    /// Sends an ICMP error about a packet, from the address it was sent to if that is the host's.
+    fn report(&mut self, packet: &Packet, trouble: Trouble) {
+        let source = if self.routes.is_local(packet.dst) {
+            Some(packet.dst)
+        } else {
+            self.routes.source_towards(packet.src)
+        };
+        if let Some(error) = source.and_then(|source| icmp_error(packet, trouble, source)) {
+            self.send_own(error);
+        }
+    }
+
+    /// Delivers a packet to the host's own protocols.
+    fn deliver(&mut self, packet: Packet) {
+        if packet.fields.frag.is_some() {
+            if let Some(whole) = self.reassembly.add(packet) {
+                self.deliver(whole);
+            }
+            return;
+        }
+        if packet.kind == "short" || packet.fields.sum == Sum::Bad {
+            return;
+        }
+        match packet.proto {
+            Proto::Icmp | Proto::Icmp6 => {
+                if let Some(reply) = icmp_reply(&packet) {
+                    self.send_own(reply);
+                }
+            }
+            Proto::Tcp => match self.sockets.deliver_tcp(&packet) {
+                Delivery::Taken(answer) => {
+                    answer.into_iter().for_each(|answer| self.send_own(*answer))
+                }
+                Delivery::Refused => {
+                    if let Some(reset) = tcp_reset(&packet) {
+                        self.send_own(reset);
+                    }
+                }
+            },
+            Proto::Udp => {
+                if self.sockets.deliver_udp(&packet) == Delivery::Refused {
+                    self.report(&packet, Trouble::PortUnreachable);
+                }
+            }
+            Proto::Igmp => {}
+            _ => self.report(&packet, Trouble::ProtocolUnreachable),
+        }
+    }
+}
+
+impl Network for Routes {
+    fn mtu(&self, to: Addr) -> Option<usize> {
+        self.mtu_towards(to.into())
+    }
+
+    fn address_towards(&self, to: Addr) -> Option<Addr> {
+        self.source_towards(to.into()).map(Addr::from)
+    }
+
+    fn owner(&self, addr: Addr) -> Owner {
+        if self.is_local(addr.into()) { Owner::Kernel } else { Owner::Other }
+    }
+
+    fn leaves_by(&self, to: Addr, interface: &str) -> bool {
+        matches!(self.way(to.into()), Way::Link(link, _) if link.name() == interface)
+    }
+}
+
+/// The bytes of a packet after a router: one hop less to live.
+fn with_one_hop_less(packet: Packet) -> Vec<u8> {
+    let mut bytes = packet.raw;
+    if packet.src.is_ipv6() {
+        bytes[7] -= 1;
+    } else {
+        bytes[8] -= 1;
+        let header_len = usize::from(bytes[0] & 15) * 4;
+        bytes[10..12].fill(0);
+        let sum = internet_checksum(&bytes[..header_len]);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,216 @@
+//! Sockets of the director host: enough of TCP to open a connection and acknowledge what comes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::simulate::packet::{Packet, Proto};
+
+/// An address and a port of either side.
+pub type End = (IpAddr, u16);
+
+/// What Linux announces as its window and maximum segment to a network of 1500-byte packets.
+const WINDOW: u16 = 64_240;
+const MSS_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
+const SACK_OPTION: [u8; 4] = [1, 1, 4, 2];
+const WINDOW_SCALE_OPTION: [u8; 4] = [1, 3, 3, 5];
+/// Numbers from a million on are shown as chosen at random.
+const FIRST_SEQUENCE: u32 = 1_000_000_007;
+
+/// Why a socket cannot be had, in the words of the C library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SocketError {
+    /// The address is not one of the host's.
+    #[error("Cannot assign requested address")]
+    NotLocal,
+    /// The address and port are taken.
+    #[error("Address already in use")]
+    InUse,
+}
+
+/// The host's sockets.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    bound: Vec<(Proto, End)>,
+    connections: HashMap<(End, End), Connection>,
+    opened: u32,
+}
+
+#[derive(Debug)]
+struct Connection {
+    state: State,
+    /// Number of the next byte to send.
+    next: u32,
+    /// Number of the next byte expected.
+    expected: u32,
+    unread: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    SynSent,
+    SynReceived,
+    Established,
+}
+
+/// What the host's sockets make of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// There is no socket for it.
+    Refused,
+    /// It was taken, and perhaps answered.
+    Taken(Option<Box<Packet>>),
+}
+
+impl Sockets {
+    /// Binds a socket.
+    pub fn bind(&mut self, proto: Proto, end: End) -> Result<(), SocketError> {
+        if self.bound.contains(&(proto, end)) {
+            return Err(SocketError::InUse);
+        }
+        self.bound.push((proto, end));
+        Ok(())
+    }
+
+    /// Begins a connection; the SYN is to be sent.
+    pub fn connect(&mut self, source: End, destination: End) -> Packet {
+        let start = self.first_sequence();
+        let connection = Connection {
+            state: State::SynSent,
+            next: start.wrapping_add(1),
+            expected: 0,
+            unread: 0,
+        };
+        self.connections.insert((source, destination), connection);
+        let mut syn = segment(source, destination, "S");
+        syn.fields.seq = start;
+        syn.fields.opts = [MSS_OPTION, SACK_OPTION, WINDOW_SCALE_OPTION].concat();
+        syn
+    }
+
+    /// Delivers a datagram.
+    pub fn deliver_udp(&self, packet: &Packet) -> Delivery {
+        let Some((_, destination)) = ends(packet) else { return Delivery::Taken(None) };
+        if self.is_bound(Proto::Udp, destination) {
+            Delivery::Taken(None)
+        } else {
+            Delivery::Refused
+        }
+    }
+
+    /// Delivers a segment.
+    pub fn deliver_tcp(&mut self, packet: &Packet) -> Delivery {
+        let Some((source, destination)) = ends(packet) else { return Delivery::Taken(None) };
+        if let Some(connection) = self.connections.get_mut(&(destination, source)) {
+            if packet.kind.contains('R') {
+                self.connections.remove(&(destination, source));
+                return Delivery::Taken(None);
+            }
+            return Delivery::Taken(connection.receive(packet, destination, source).map(Box::new));
+        }
+        if !self.is_bound(Proto::Tcp, destination) || packet.kind.contains('A') {
+            return Delivery::Refused;
+        }
+        let opens = packet.kind.contains('S') && !packet.kind.contains(['R', 'F']);
+        Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source))))
+    }
+
+    fn accept(&mut self, syn: &Packet, own: End, peer: End) -> Packet {
+        let start = self.first_sequence();
+        let expected = syn.fields.seq.wrapping_add(1);
+        let connection = Connection {
+            state: State::SynReceived,
+            next: start.wrapping_add(1),
+            expected,
+            unread: 0,
+        };
+        self.connections.insert((own, peer), connection);
+        let mut answer = segment(own, peer, "SA");
+        answer.fields.seq = start;
+        answer.fields.ack = expected;
+        answer.fields.id = 0;
+        answer.fields.opts = MSS_OPTION.to_vec();
+        if has_option(&syn.fields.opts, SACK_OPTION[2]) {
+            answer.fields.opts.extend(SACK_OPTION);
+        }
+        if has_option(&syn.fields.opts, WINDOW_SCALE_OPTION[1]) {
+            answer.fields.opts.extend(WINDOW_SCALE_OPTION);
+        }
+        answer
+    }
+
+    fn is_bound(&self, proto: Proto, (addr, port): End) -> bool {
+        self.bound.iter().any(|(each, (bound, bound_port))| {
+            *each == proto && *bound_port == port && (*bound == addr || bound.is_unspecified())
+        })
+    }
+
+    fn first_sequence(&mut self) -> u32 {
+        self.opened = self.opened.wrapping_add(1);
+        FIRST_SEQUENCE.wrapping_add(self.opened.wrapping_mul(0x1000) & 0x3fff_ffff)
+    }
+}
+
+impl Connection {
+    fn receive(&mut self, packet: &Packet, own: End, peer: End) -> Option<Packet> {
+        let (kind, fields) = (packet.kind.as_str(), &packet.fields);
+        match self.state {
+            State::SynSent
+                if kind.contains('S') && kind.contains('A') && fields.ack == self.next =>
+            {
+                self.state = State::Established;
+                self.expected = fields.seq.wrapping_add(1);
+                Some(self.acknowledge(own, peer))
+            }
+            State::SynSent => None,
+            State::SynReceived | State::Established => {
+                if kind.contains('A') {
+                    self.state = State::Established;
+                }
+                let len = fields.payload.bytes().len() as u32 + u32::from(kind.contains('F'));
+                if fields.seq == self.expected {
+                    self.expected = self.expected.wrapping_add(len);
+                    self.unread = self.unread.saturating_add(fields.payload.bytes().len() as u16);
+                }
+                (len != 0).then(|| self.acknowledge(own, peer))
+            }
+        }
+    }
+
+    fn acknowledge(&self, own: End, peer: End) -> Packet {
+        let mut answer = segment(own, peer, "A");
+        answer.fields.seq = self.next;
+        answer.fields.ack = self.expected;
+        answer.fields.win = WINDOW.saturating_sub(self.unread);
+        answer
+    }
+}
+
+fn segment(source: End, destination: End, flags: &str) -> Packet {
+    let mut packet = Packet::new(source.0, destination.0, Proto::Tcp);
+    packet.ports = Some((source.1, destination.1));
+    packet.kind = flags.into();
+    packet.fields.win = WINDOW;
+    packet.fields.df = true;
+    packet
+}
+
+fn ends(packet: &Packet) -> Option<(End, End)> {
+    let (sport, dport) = packet.ports?;
+    Some(((packet.src, sport), (packet.dst, dport)))
+}
+
+/// Whether TCP options hold one of a kind. **Source** — RFC 9293 §3.1.
+fn has_option(mut options: &[u8], kind: u8) -> bool {
+    while let Some((&first, rest)) = options.split_first() {
+        match first {
+            0 => return false,
+            1 => options = rest,
+            _ if first == kind => return true,
+            _ => {
+                let len = rest.first().map_or(0, |len| usize::from(*len));
+                options = options.get(len.max(2)..).unwrap_or_default();
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,241 @@
+//! Steps that administer the director's host.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use super::{Played, Player};
+use crate::simulate::admin::Output;
+use crate::simulate::host::{End, Prefix, RouteError, Target};
+use crate::simulate::packet::{Packet, Payload, Proto};
+use crate::simulate::scenario::Marking;
+use crate::simulate::topology::Link;
+
+/// The exit code of iproute2 for what the kernel refuses.
+const REFUSED: i32 = 2;
+/// The exit code of a shell for what it does not find.
+const NOT_FOUND: i32 = 127;
+
+impl<W: Write> Player<W> {
+    pub(super) fn run_ipvsadm_words(&mut self, arguments: &str) -> Played {
+        let arguments: Vec<String> = arguments.split_whitespace().map(str::to_string).collect();
+        self.run_ipvsadm(&arguments, &[])
+    }
+
+    pub(super) fn run_ipvsadm(&mut self, arguments: &[String], stdin: &[String]) -> Played {
+        let output = self.ipvsadm(arguments, stdin);
+        self.finish(output)
+    }
+
+    fn ipvsadm(&mut self, arguments: &[String], stdin: &[String]) -> Output {
+        let input: String = stdin.iter().map(|line| format!("{line}\n")).collect();
+        self.administration.ipvsadm(arguments, &input, &self.lab.host, self.now)
+    }
+
+    /// Writes what a command said.
+    fn finish(&mut self, output: Output) -> Played {
+        for line in tidy_connections(&output.stdout) {
+            self.transcript.result(&line)?;
+        }
+        for line in output.stderr.lines() {
+            self.transcript.failure(line)?;
+        }
+        self.transcript.exit_code(output.code)?;
+        self.show_pending()
+    }
+
+    /// Runs the few shell commands that make sense here: `ipvsadm`, `ip` and `modprobe`, joined by
+    /// semicolons, with their input and output in files.
+    pub(super) fn run_shell(&mut self, command: &str, stdin: &[String]) -> Played {
+        let mut all = Output::default();
+        if command.contains(['|', '$', '`', '"', '\'', '&', '*', '\\', '(']) {
+            all = Output::failed(NOT_FOUND, &format!("sh: the simulator cannot run '{command}'"));
+            return self.finish(all);
+        }
+        for part in command.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let output = self.run_simple(part, stdin);
+            all.stdout += &output.stdout;
+            all.stderr += &output.stderr;
+            all.code = output.code;
+        }
+        self.finish(all)
+    }
+
+    fn run_simple(&mut self, command: &str, stdin: &[String]) -> Output {
+        let mut words: Vec<String> = command.split_whitespace().map(str::to_string).collect();
+        let target = take_redirection(&mut words, ">");
+        let source = take_redirection(&mut words, "<");
+        let mut input = stdin.to_vec();
+        if let Some(name) = source {
+            match self.administration.files.get(&name) {
+                Some(text) => input = text.lines().map(str::to_string).collect(),
+                None => {
+                    return Output::failed(2, &format!("sh: 1: cannot open {name}: No such file"));
+                }
+            }
+        }
+        let mut output = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["ipvsadm", ..] => self.ipvsadm(&words[1..], &input),
+            ["ip", rest @ ..] => self.ip(rest),
+            ["modprobe", _, ..] => Output::default(),
+            _ => Output::failed(NOT_FOUND, &format!("sh: the simulator cannot run '{command}'")),
+        };
+        if let Some(name) = target {
+            self.administration.files.insert(name, std::mem::take(&mut output.stdout));
+        }
+        output
+    }
+
+    fn ip(&mut self, words: &[&str]) -> Output {
+        let routes = &mut self.lab.host.routes;
+        let done = match words {
+            ["route", "add", "local", prefix, "dev", "lo"] => {
+                parse(prefix).and_then(|prefix| routes.add(prefix, Target::Local))
+            }
+            ["route", "del", "local", prefix, "dev", "lo"] => {
+                parse(prefix).and_then(|prefix| routes.remove(&prefix))
+            }
+            ["route", "add", "unreachable", prefix] => {
+                parse(prefix).and_then(|prefix| routes.add(prefix, Target::Unreachable))
+            }
+            _ => {
+                let command = words.join(" ");
+                let why = format!("sh: the simulator cannot run 'ip {command}'");
+                return Output::failed(NOT_FOUND, &why);
+            }
+        };
+        outcome(done)
+    }
+
+    pub(super) fn add_addresses(&mut self, addresses: &[IpAddr]) -> Played {
+        addresses.iter().try_for_each(|address| {
+            let done = self.lab.host.routes.add_address(*address);
+            self.finish(outcome(done))
+        })
+    }
+
+    pub(super) fn add_route(&mut self, prefix: &str, router: &str) -> Played {
+        let routes = &mut self.lab.host.routes;
+        let done = parse(prefix).and_then(|prefix| {
+            let router = router.parse().map_err(|_| RouteError::BadPrefix)?;
+            routes.add(prefix, Target::Via(router))
+        });
+        self.finish(outcome(done))
+    }
+
+    pub(super) fn set_mtu(&mut self, link: Link, size: u32) -> Played {
+        let done = self.lab.host.routes.set_mtu(link, size);
+        self.finish(outcome(done))
+    }
+
+    pub(super) fn mark(&mut self, marking: &Marking) -> Played {
+        let what = format!("{} to {}", marking.proto, marking.prefix);
+        Ok(self.transcript.failure(&format!("the director has no firewall marks yet: {what}"))?)
+    }
+
+    pub(super) fn sysctl(&mut self, name: &str, value: Option<&str>) -> Played {
+        let settings = &mut self.administration.settings;
+        match value {
+            None => match settings.show(name) {
+                Ok(value) => self.transcript.result(&value)?,
+                Err(error) => self.transcript.failure(&error.to_string())?,
+            },
+            Some(value) => {
+                if let Err(error) = settings.set(name, value) {
+                    self.transcript.failure(&error.to_string())?;
+                }
+                self.administration.apply_settings();
+            }
+        }
+        Ok(())
+    }
+
+    // --- the director's own sockets ---
+
+    pub(super) fn listen(&mut self, proto: Proto, ends: &[End]) -> Played {
+        ends.iter().try_for_each(|end| {
+            self.bind(proto, *end)?;
+            Ok(())
+        })
+    }
+
+    /// Begins a connection, or sends one datagram, from the director itself.
+    pub(super) fn connect(&mut self, proto: Proto, source: End, destination: End) -> Played {
+        if !self.bind(proto, source)? {
+            return Ok(());
+        }
+        let packet = if proto == Proto::Tcp {
+            self.lab.host.sockets.connect(source, destination)
+        } else {
+            let mut datagram = Packet::new(source.0, destination.0, proto);
+            datagram.ports = Some((source.1, destination.1));
+            datagram.fields.payload = Payload::Filler(4);
+            datagram.fields.df = true;
+            datagram
+        };
+        self.lab.host.send_own(packet);
+        self.show_pending()
+    }
+
+    fn bind(&mut self, proto: Proto, end: End) -> Result<bool, super::StepError> {
+        let host = &mut self.lab.host;
+        let local = end.0.is_unspecified() || host.routes.is_local(end.0);
+        let bound = if local {
+            host.sockets.bind(proto, end)
+        } else {
+            Err(crate::simulate::host::SocketError::NotLocal)
+        };
+        if let Err(error) = bound {
+            self.transcript.failure(&error.to_string())?;
+        }
+        Ok(bound.is_ok())
+    }
+}
+
+fn parse(prefix: &str) -> Result<Prefix, RouteError> {
+    Prefix::parse(prefix).ok_or(RouteError::BadPrefix)
+}
+
+fn outcome(done: Result<(), RouteError>) -> Output {
+    match done {
+        Ok(()) => Output::default(),
+        Err(error) => Output::failed(REFUSED, &error.to_string()),
+    }
+}
+
+/// Takes `SIGN FILE` out of the words of a command.
+fn take_redirection(words: &mut Vec<String>, sign: &str) -> Option<String> {
+    let index = words.iter().position(|word| word == sign)?;
+    words.remove(index);
+    (index < words.len()).then(|| words.remove(index))
+}
+
+const CONNECTIONS_TITLE: &str = "IPVS connection entries";
+
+/// Sorts a connection listing, and rounds its expiry times up to what was left a moment ago.
+fn tidy_connections(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.first() != Some(&CONNECTIONS_TITLE) {
+        return lines.into_iter().map(str::to_string).collect();
+    }
+    let (head, rows) = lines.split_at(lines.len().min(2));
+    let mut rows: Vec<String> = rows.iter().map(|row| round_up(row)).collect();
+    rows.sort();
+    head.iter().map(|line| (*line).to_string()).chain(rows).collect()
+}
+
+/// Adds a second to the first `MM:SS` of a line.
+fn round_up(row: &str) -> String {
+    let time = row.split_whitespace().find_map(|word| {
+        let (minutes, seconds) = word.split_once(':')?;
+        let digits = |text: &str| text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let plausible = digits(minutes) && digits(seconds) && seconds.len() == 2;
+        let total = minutes.parse::<u64>().ok()? * 60 + seconds.parse::<u64>().ok()? + 1;
+        plausible.then_some((word, total))
+    });
+    match time {
+        Some((word, total)) => {
+            row.replacen(word, &format!("{:02}:{:02}", total / 60, total % 60), 1)
+        }
+        None => row.to_string(),
+    }
+}
