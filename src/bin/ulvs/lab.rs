@@ -19,38 +19,38 @@ pub(crate) struct Lab {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// NAT: a client, a director, two real servers behind it, and their storage.
+    /// NAT: a client, a director, two real servers behind it, and their storage
     Nat(Nat),
-    /// Open a shell on a host of a running lab.
+    /// Open a shell on a host of a running lab
     Shell(Shell),
-    /// Run a command on a host of a running lab; its exit status is passed on.
+    /// Run a command on a host of a running lab; its exit status is passed on
     Exec(Exec),
-    /// List the running labs and their hosts.
+    /// List the running labs and their hosts
     List,
-    /// Be the first process of a lab.
+    /// Be the first process of a lab
     #[command(hide = true)]
     Supervise,
-    /// Be the process of a host.
+    /// Be the process of a host
     #[command(hide = true)]
     Host { name: String },
 }
 
 #[derive(Debug, Args)]
 struct Nat {
-    /// Leave the lab up until Enter or Ctrl-C.
+    /// Leave the lab up until Enter or Ctrl-C
     #[arg(long)]
     keep: bool,
-    /// How many pages the client fetches.
+    /// How many pages the client fetches
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
     requests: u16,
 }
 
 #[derive(Debug, Args)]
 struct Where {
-    /// Which lab, if several are running (see `ulvs lab list`).
+    /// Which lab, if several are running (see `ulvs lab list`)
     #[arg(long, value_name = "PROCESS")]
     lab: Option<u32>,
-    /// The host.
+    /// The host
     #[arg(value_name = "HOST")]
     host: String,
 }
@@ -65,7 +65,7 @@ struct Shell {
 struct Exec {
     #[command(flatten)]
     place: Where,
-    /// The command and its arguments.
+    /// The command and its arguments
     #[arg(
         value_name = "CMD",
         required = true,

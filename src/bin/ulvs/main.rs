@@ -30,7 +30,6 @@ enum Command {
     Ipvsadm(ipvsadm::Args),
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
-    /// Build a textbook network on this machine and try the director in it
     Lab(lab::Lab),
     /// Play packet scenarios through the director and print what happens
     Simulate(simulate::Arguments),

@@ -8,7 +8,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::geteuid;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{geteuid, getpgrp, tcgetpgrp};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -143,10 +144,14 @@ impl Keeper {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
         ];
-        if self.input {
+        // A process in the background that reads from its terminal is stopped for that.
+        let may_read = !io::stdin().is_terminal() || tcgetpgrp(io::stdin()) == Ok(getpgrp());
+        if self.input && may_read {
             descriptors.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut descriptors, PollTimeout::NONE) {
+        let patience =
+            if self.input { PollTimeout::from(LOOK_AGAIN_MS) } else { PollTimeout::NONE };
+        match poll(&mut descriptors, patience) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -163,21 +168,18 @@ impl Keeper {
                 true
             }
             Ok((ToKeeper::Kept, _)) => {
-                self.input = io::stdin().is_terminal() || has_input();
+                self.input = somebody_may_type();
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// Whether there was a line; without a line there is only a signal to end the lab.
+    /// Whether there was a line, or the end of the input.
     fn enter_was_pressed(&mut self) -> bool {
         let mut bytes = [0; 256];
         match io::stdin().read(&mut bytes) {
-            Ok(0) | Err(_) => {
-                self.input = false;
-                false
-            }
+            Ok(0) | Err(_) => true,
             Ok(length) => bytes[..length].contains(&b'\n'),
         }
     }
@@ -191,9 +193,15 @@ impl Keeper {
     }
 }
 
-/// Whether standard input is there at all.
-fn has_input() -> bool {
-    nix::fcntl::fcntl(io::stdin().as_fd(), nix::fcntl::FcntlArg::F_GETFD).is_ok()
+/// How often to look whether the lab has come to the foreground of its terminal.
+const LOOK_AGAIN_MS: u8 = 200;
+
+/// Whether standard input is something that can end a lab. /dev/null cannot: a lab that was
+/// started in the background stays up until a signal.
+fn somebody_may_type() -> bool {
+    let kind = fstat(io::stdin())
+        .map_or(SFlag::empty(), |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+    io::stdin().is_terminal() || kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK
 }
 
 fn ended(status: ExitStatus) -> ExitCode {

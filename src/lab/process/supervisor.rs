@@ -60,7 +60,11 @@ pub fn supervise() -> ExitCode {
     match lead(&keeper) {
         Ok(code) => code,
         Err(error) => {
-            complain(&error.to_string());
+            // Who closed the pipe that this writes to has seen enough.
+            let pipe = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if pipe != Some(io::ErrorKind::BrokenPipe) {
+                complain(&error.to_string());
+            }
             ExitCode::FAILURE
         }
     }

@@ -39,9 +39,10 @@ impl Voice {
         write!(io::stdout(), "{text}")
     }
 
-    /// A remark of the lab's own.
+    /// A remark of the lab's own, in as many lines as it needs.
     pub fn remark(&self, text: &str) -> io::Result<()> {
-        self.line(&self.styled(Style::new().dimmed(), text))
+        let dimmed = Style::new().dimmed();
+        wrap(text).iter().try_for_each(|line| self.line(&self.styled(dimmed, line)))
     }
 
     /// Something that was promised, and whether it is so.
@@ -59,5 +60,40 @@ impl Voice {
 
     fn styled(&self, style: Style, text: &str) -> String {
         if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Columns that a story takes.
+const WIDTH: usize = 100;
+
+/// Cuts a text between words into lines that fit; the further ones are indented.
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { continue };
+        if line.chars().count() + 1 + word.chars().count() > WIDTH && !line.trim().is_empty() {
+            lines.push(format!("  {word}"));
+        } else if line.is_empty() {
+            line.push_str(word);
+        } else {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_words() {
+        assert_eq!(wrap("short"), ["short"]);
+        let words = vec!["word"; 50].join(" ");
+        let lines = wrap(&words);
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
+        assert_eq!(lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "), words);
+        assert_eq!(wrap(&"x".repeat(150)), ["x".repeat(150)]);
     }
 }
