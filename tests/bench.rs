@@ -44,11 +44,15 @@ fn plan(contenders: &[Contender], loads: &[Load]) -> Plan {
         loads: loads.to_vec(),
         rounds: 1,
         timing: Timing { warm_up: Duration::from_millis(50), measured: Duration::from_millis(300) },
-        launch: Launch {
-            workers: None,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_ulvs")),
-            directory: env::temp_dir(),
-        },
+        launch: launch(),
+    }
+}
+
+fn launch() -> Launch {
+    Launch {
+        workers: None,
+        program: PathBuf::from(env!("CARGO_BIN_EXE_ulvs")),
+        directory: env::temp_dir(),
     }
 }
 
@@ -169,54 +173,69 @@ fn wrong_arguments_are_refused_before_anything_is_built() {
 #[ignore = "prints a comparison that a person has to judge"]
 fn generators_beside_wrk_and_iperf3() {
     sandbox::run("generators_beside_wrk_and_iperf3", || {
-        let network = Network::new().unwrap();
-        network.director.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
-        let timing =
-            Timing { warm_up: Duration::from_millis(500), measured: Duration::from_secs(3) };
-        let web = format!("http://{}/", SERVERS[0]);
-        let page =
-            load::Page { addresses: vec![(SERVERS[0], PAGE_PORT).into()], path: "/".to_owned() };
-        let bulk = (SERVERS[0], BULK_PORT).into();
-        let meter = network.bulk().meter();
-        let iperf_server = network.server.command("iperf3").args(["-s", "-p", "5301"]).spawn();
-        let _iperf_server = iperf_server.map(Ended);
-        let server = SERVERS[0].to_string();
-        let iperf = |extra: &[&str]| {
-            let base = ["-c", &server, "-p", "5301", "-t", "3", "-O", "1", "-f", "g"];
-            tool(&network, "iperf3", &[&base, extra].concat(), "receiver")
-        };
-        let wrk = |extra: &[&str]| {
-            let base = ["-t1", "-c64", "-d3"];
-            tool(&network, "wrk", &[&base, extra, &[&web]].concat(), "Requests/sec")
-        };
-        let ours = |name: &str, measurement: std::io::Result<Measurement>| {
-            let measurement = measurement.unwrap();
-            println!("{name}: {:.0} {}", measurement.rate, measurement.failures);
-        };
-        let in_client = |work: &(dyn Fn() -> std::io::Result<Measurement> + Sync)| {
-            network.client.run(work).unwrap()
-        };
-        for _ in 0..3 {
-            ours("requests   ", in_client(&|| load::requests::run(&page, timing)));
-            println!("wrk:         {}", wrk(&[]));
-            ours("connections", in_client(&|| load::connections::run(&page, timing)));
-            println!("wrk, close:  {}", wrk(&["-H", "Connection: close"]));
-            ours("upload     ", in_client(&|| load::bulk::upload(bulk, &meter, timing)));
-            println!("iperf3:      {}", iperf(&[]));
-            ours("download   ", in_client(&|| load::bulk::download(bulk, timing)));
-            println!("iperf3 -R:   {}", iperf(&["-R"]));
+        for contender in Contender::ALL {
+            let network = Network::new().unwrap();
+            match contender.start(&network, &launch()) {
+                Ok(_forwarder) => compare(contender, &network),
+                Err(refusal) => println!("{}: {refusal}", contender.name()),
+            }
         }
     });
 }
 
-/// The line of a tool's output that has the figure.
-fn tool(network: &Network, program: &str, arguments: &[&str], wanted: &str) -> String {
+fn compare(contender: Contender, network: &Network) {
+    thread::sleep(Duration::from_millis(500));
+    let timing = Timing { warm_up: Duration::from_millis(500), measured: Duration::from_secs(3) };
+    let target = contender.targets()[0];
+    let url = format!("http://{target}/");
+    let page = load::Page { addresses: vec![(target, PAGE_PORT).into()], path: "/".to_owned() };
+    let ours = |what: &str, work: &(dyn Fn() -> std::io::Result<Measurement> + Sync)| {
+        let found = network.client.run(work).unwrap().unwrap();
+        let us = found.latency.map(|latency| (latency.p50_us, latency.p99_us));
+        println!("{} {what}: {:.0} {us:?} {}", contender.name(), found.rate, found.failures);
+    };
+    let wrk = |extra: &[&str]| {
+        let wanted = ["50%", "99%", "Requests/sec"];
+        let arguments = [&["-t1", "-c64", "-d3", "--latency"], extra, &[&url]].concat();
+        println!("  wrk:  {}", tool(network, "wrk", &arguments, &wanted));
+    };
+    ours("requests", &|| load::requests::run(&page, timing));
+    wrk(&[]);
+    ours("connections", &|| load::connections::run(&page, timing));
+    wrk(&["-H", "Connection: close"]);
+    if contender == Contender::Routing {
+        compare_bulk(network, timing);
+    }
+}
+
+fn compare_bulk(network: &Network, timing: Timing) {
+    let server = SERVERS[0].to_string();
+    let mut iperf_server = network.server.command("iperf3");
+    iperf_server.args(["-s", "-p", "5301"]).stdout(Stdio::null());
+    let _iperf_server = iperf_server.spawn().map(Ended);
+    let iperf = |extra: &[&str]| {
+        let base = ["-c", &server, "-p", "5301", "-t", "3", "-O", "1", "-f", "m"];
+        println!("  {}", tool(network, "iperf3", &[&base, extra].concat(), &["receiver"]));
+    };
+    let address = (SERVERS[0], BULK_PORT).into();
+    let meter = network.bulk().meter();
+    let upload = network.client.run(|| load::bulk::upload(address, &meter, timing));
+    println!("upload: {:.0} Mbit/s", upload.unwrap().unwrap().rate / 1e6);
+    iperf(&[]);
+    let download = network.client.run(|| load::bulk::download(address, timing));
+    println!("download: {:.0} Mbit/s", download.unwrap().unwrap().rate / 1e6);
+    iperf(&["-R"]);
+}
+
+/// The lines of a tool's output that have the figures.
+fn tool(network: &Network, program: &str, arguments: &[&str], wanted: &[&str]) -> String {
     let Ok(output) = network.client.command(program).args(arguments).output() else {
         return format!("skipped: {program} is not installed");
     };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = said.lines().find(|line| line.contains(wanted));
-    line.map_or(said.clone(), |line| line.trim().to_owned())
+    let has_figure = |line: &&str| wanted.iter().any(|wanted| line.contains(wanted));
+    let lines: Vec<_> = said.lines().filter(has_figure).map(str::trim).collect();
+    lines.join(", ")
 }
 
 /// A program that is ended with this.

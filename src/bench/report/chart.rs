@@ -104,7 +104,7 @@ fn latencies(report: &Report) -> Option<Panel> {
         Some(Bar {
             contender: entry.contender,
             extent: Some(Extent { low, median: low, high }),
-            label: format!("{:.2} ms, 99 %: {:.2} ms", low / 1e3, high / 1e3),
+            label: format!("{:.2} / {:.2} ms", low / 1e3, high / 1e3),
         })
     };
     let bars: Vec<_> = shown(report).filter_map(bar).collect();
