@@ -9,7 +9,7 @@
 //! - [`load`]: what a client does to a director, and what is measured of it.
 //! - [`contender`]: the forwarders, each started in the director's namespace.
 //! - [`network`]: the namespaces, links and servers that each contender gets for itself.
-//! - [`run`]: the order of things.
+//! - [`mod@run`]: the order of things.
 //! - [`isolation`]: the right to make namespaces, and a place for files.
 //! - [`report`]: what was found, and its forms.
 

@@ -74,7 +74,7 @@ pub struct Ends {
 
 /// Asks the counterpart at `address` how it sees the connection.
 ///
-/// **Errors** — no connection, or no sensible answer within [`PATIENCE`].
+/// **Errors** — no connection, or no sensible answer within seconds.
 pub fn ends(address: SocketAddr) -> io::Result<Ends> {
     let mut answer = String::new();
     ask(address, Request::Ends)?.take(MAX_ENDS_BYTES).read_to_string(&mut answer)?;
