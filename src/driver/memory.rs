@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use arrayvec::ArrayVec;
 use crossbeam_channel as channel;
 
-use super::{BATCH, HEADROOM, Receiver, ReceiverCounters, Sender, SenderCounters, Waker, virtio};
+use super::{
+    BATCH, HEADROOM, Receiver, ReceiverCounters, SOURCES, Sender, SenderCounters, Waker, virtio,
+};
 use crate::packet::{Checksum, Offload, PacketBuf};
 
 /// What a cable is like, in each direction.
@@ -131,8 +133,8 @@ impl Receiver for MemoryReceiver {
         Ok(batch.len())
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.waker.as_fd())
+    fn readiness(&self) -> ArrayVec<BorrowedFd<'_>, SOURCES> {
+        std::iter::once(self.waker.as_fd()).collect()
     }
 
     fn is_gone(&mut self) -> bool {
@@ -260,7 +262,7 @@ mod tests {
     fn a_frame_wakes_and_the_end_of_the_other_end_is_noticed() {
         let [mut one, mut other] = Memory::cable(Cable::default()).unwrap();
         let woken = |end: &Memory, ms| {
-            wait(&[end.receiver.readiness().unwrap()], Some(Duration::from_millis(ms))).unwrap()
+            wait(&end.receiver.readiness(), Some(Duration::from_millis(ms))).unwrap()
         };
         assert_eq!(woken(&other, 1), Wakened::default());
         send(&mut one, 0..65);

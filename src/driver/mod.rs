@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+
 use crate::packet::PacketBuf;
 
 pub mod af_packet;
@@ -33,8 +35,9 @@ pub trait Receiver: Send {
     /// **Errors** — only those that end the driver's life; a link that is down is no error.
     fn receive(&mut self, handle: &mut dyn FnMut(&mut [PacketBuf<'_>])) -> io::Result<usize>;
 
-    /// A descriptor that becomes readable when there is something to receive, if there is one.
-    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+    /// Descriptors of which one becomes readable when there is something to receive; none if
+    /// waiting makes no sense.
+    fn readiness(&self) -> ArrayVec<BorrowedFd<'_>, SOURCES>;
 
     /// Whether nothing will ever come again: the interface is gone, the file is at its end. One
     /// that comes back under its name has to be opened anew.
@@ -55,6 +58,9 @@ pub trait Sender: Send {
     /// What the driver itself has counted since it was made.
     fn counters(&self) -> SenderCounters;
 }
+
+/// Descriptors that one receiver has at most.
+pub const SOURCES: usize = 2;
 
 /// Bytes that every received frame has free in front of it, for tags and tunnels.
 pub const HEADROOM: usize = 128;

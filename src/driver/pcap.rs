@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::{DataLink, PcapError};
 
-use super::{BATCH, HEADROOM, Receiver, ReceiverCounters, Sender, SenderCounters, virtio};
+use super::{BATCH, HEADROOM, Receiver, ReceiverCounters, SOURCES, Sender, SenderCounters, virtio};
 use crate::packet::PacketBuf;
 use crate::packet::segment::to_wire;
 
@@ -137,8 +137,8 @@ impl<R: Read + Send> Receiver for PcapReceiver<R> {
         failure.map_or(Ok(batch.len()), Err)
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn readiness(&self) -> ArrayVec<BorrowedFd<'_>, SOURCES> {
+        ArrayVec::new()
     }
 
     fn is_gone(&mut self) -> bool {

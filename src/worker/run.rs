@@ -307,7 +307,7 @@ impl Worker {
     fn sleep(&mut self) -> io::Result<()> {
         let trouble = {
             let waker = self.peers[self.number].waker();
-            let ports = self.receivers.iter().flatten().filter_map(|each| each.readiness());
+            let ports = self.receivers.iter().flatten().flat_map(|each| each.readiness());
             let descriptors: ArrayVec<_, MOST_DESCRIPTORS> =
                 std::iter::once(waker.as_fd()).chain(ports).take(MOST_DESCRIPTORS).collect();
             let woken = wait(&descriptors, Some(self.longest_sleep()))?;

@@ -91,9 +91,10 @@ fn forward(
         if count > 0 {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= spin {
-            let descriptors = [a.receiver.readiness(), b.receiver.readiness()].map(Option::unwrap);
-            let [first, second] = descriptors;
-            wait(&[first, second, std::os::fd::AsFd::as_fd(waker)], None)?;
+            let mut descriptors = Vec::from_iter(a.receiver.readiness());
+            descriptors.extend(b.receiver.readiness());
+            descriptors.push(std::os::fd::AsFd::as_fd(waker));
+            wait(&descriptors, None)?;
             idle_since = Instant::now();
         } else {
             std::hint::spin_loop();

@@ -136,13 +136,13 @@ fn a_full_ring_counts_what_it_drops() {
         let ring = RingConfig { bytes: 1, ..Default::default() };
         let mut near = open(&director, &AfPacketConfig { ring, ..Default::default() });
         let mut far = open(&peer, &AfPacketConfig::default());
-        for _ in 0..500 {
+        for _ in 0..2000 {
             send(&mut far.sender, &frame(PEER_MAC, DIRECTOR_MAC, 1, 60), 64);
         }
         let kept = receive_all(&mut near.receiver).len() as u64;
         let counters = near.receiver.counters();
-        assert_eq!(kept + counters.ring_drops, 500);
-        assert!(counters.ring_drops > 400 && near.receiver.counters() == counters);
+        assert_eq!(kept + counters.ring_drops, 2000);
+        assert!(counters.ring_drops > 1000 && near.receiver.counters() == counters);
     });
 }
 
@@ -150,15 +150,17 @@ fn a_full_ring_counts_what_it_drops() {
 fn frames_longer_than_a_slot_are_damaged() {
     sandbox::run("frames::frames_longer_than_a_slot_are_damaged", || {
         let (director, peer) = hosts();
-        let ring = RingConfig { longest_frame_bytes: 512, ..Default::default() };
+        let ring = RingConfig { longest_frame_bytes: 3000, ..Default::default() };
         let mut near = open(&director, &AfPacketConfig { ring, ..Default::default() });
         let mut far = open(&peer, &AfPacketConfig::default());
-        for len in [500, 1000, 501] {
+        director.set_mtu("eth0", 9000).unwrap();
+        peer.set_mtu("eth0", 9000).unwrap();
+        for len in [1514, 3300, 9000, 3000] {
             send(&mut far.sender, &frame(PEER_MAC, DIRECTOR_MAC, 1, len), 64);
         }
         let lengths: Vec<usize> = receive_all(&mut near.receiver).iter().map(Vec::len).collect();
-        assert_eq!(lengths, [500, 501]);
-        assert_eq!(near.receiver.counters().damaged, 1);
+        assert_eq!(lengths, [1514, 3000]);
+        assert_eq!(near.receiver.counters().damaged, 2);
     });
 }
 

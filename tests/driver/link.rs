@@ -15,7 +15,7 @@ fn a_link_that_goes_down_and_up_is_survived() {
         let config = AfPacketConfig::default();
         let (mut near, mut far) = (open(&director, &config), open(&peer, &config));
         director.set_down("eth0").unwrap();
-        let woken = wait(&[near.receiver.readiness().unwrap()], Some(Duration::from_secs(10)));
+        let woken = wait(&near.receiver.readiness(), Some(Duration::from_secs(10)));
         assert!(woken.unwrap().trouble);
         assert!(!near.receiver.is_gone());
         assert_sleeps(&near.receiver);
@@ -63,7 +63,7 @@ fn a_vanished_interface_is_reported_and_can_be_opened_again() {
         let config = AfPacketConfig::default();
         let mut near = open(&director, &config);
         director.remove_link("eth0").unwrap();
-        let woken = wait(&[near.receiver.readiness().unwrap()], Some(Duration::from_secs(10)));
+        let woken = wait(&near.receiver.readiness(), Some(Duration::from_secs(10)));
         assert!(woken.unwrap().trouble);
         assert!(near.receiver.is_gone());
         assert_sleeps(&near.receiver);
@@ -82,7 +82,7 @@ fn a_vanished_interface_is_reported_and_can_be_opened_again() {
 
 fn assert_sleeps(receiver: &dyn Receiver) {
     let start = Instant::now();
-    let woken = wait(&[receiver.readiness().unwrap()], Some(Duration::from_millis(20))).unwrap();
+    let woken = wait(&receiver.readiness(), Some(Duration::from_millis(20))).unwrap();
     assert_eq!(woken, Default::default(), "an error that was read wakes the worker again");
     assert!(start.elapsed() >= Duration::from_millis(20));
 }
@@ -95,5 +95,32 @@ fn loopback_can_be_opened_and_what_is_no_ethernet_cannot() {
         director.run(|| AfPacket::open("lo", &config)).unwrap().unwrap();
         let error = director.run(|| AfPacket::open("eth1", &config)).unwrap().unwrap_err();
         assert!(error.to_string().contains("eth1"), "{error}");
+    });
+}
+
+/// Set for the program that has lost all privileges but one.
+const ALONE: &str = "ULVS_TEST_NET_RAW_ALONE";
+
+#[test]
+fn the_privilege_of_a_plain_container_is_enough() {
+    let name = "link::the_privilege_of_a_plain_container_is_enough";
+    if std::env::var_os(ALONE).is_some() {
+        let config = AfPacketConfig { virtual_mac: Some([2; 6]), ..Default::default() };
+        AfPacket::open("eth0", &config).unwrap();
+        AfPacket::open_group("eth0", &config, 2, &by_source()).unwrap();
+        return;
+    }
+    sandbox::run(name, || {
+        let (director, _peer) = hosts();
+        let program = std::env::current_exe().unwrap();
+        let output = director
+            .command("setpriv")
+            .args(["--bounding-set", "-all,+net_raw", "--inh-caps", "-all,+net_raw"])
+            .arg(program)
+            .args([name, "--exact"])
+            .env(ALONE, "1")
+            .output();
+        let Ok(output) = output else { return println!("skipped: setpriv is not installed") };
+        assert!(output.status.success(), "{output:?}");
     });
 }

@@ -70,7 +70,7 @@ pub fn receive_until(
         let count = receiver.receive(&mut |batch| batch.iter_mut().for_each(&mut look)).unwrap();
         if count == 0 {
             let patience = Some(Duration::from_millis(20));
-            wait(&[receiver.readiness().unwrap()], patience).unwrap();
+            wait(&receiver.readiness(), patience).unwrap();
         }
     }
 }
@@ -86,7 +86,7 @@ pub fn receive_all(receiver: &mut dyn Receiver) -> Vec<Vec<u8>> {
             continue;
         }
         let patience = Some(Duration::from_millis(50));
-        if wait(&[receiver.readiness().unwrap()], patience).unwrap().ready == 0 {
+        if wait(&receiver.readiness(), patience).unwrap().ready == 0 {
             return frames;
         }
     }

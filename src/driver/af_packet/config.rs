@@ -13,10 +13,11 @@ pub struct AfPacketConfig {
     pub virtual_mac: Option<[u8; 6]>,
 }
 
-/// The size of a receive ring.
+/// The size of the receive rings that each worker has on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingConfig {
-    /// Memory for the ring in bytes, rounded up to whole blocks of [`BLOCK_BYTES`].
+    /// Memory in bytes: one half for frames of at most [`SHORT_FRAME_BYTES`], one for longer ones,
+    /// each rounded up to whole blocks of [`BLOCK_BYTES`].
     pub bytes: usize,
     /// The longest frame that fits, in bytes from its Ethernet header on. Longer ones are damaged.
     pub longest_frame_bytes: usize,
@@ -29,18 +30,31 @@ impl Default for RingConfig {
 }
 
 impl RingConfig {
-    /// How the ring's memory is divided; `None` if a frame would not fit into a block.
-    pub(super) fn geometry(&self) -> Option<Geometry> {
-        let frame = self.longest_frame_bytes.max(SHORTEST_SLOT_BYTES);
-        let lines = FRAME_OFFSET_BYTES.checked_add(frame)?.div_ceil(CACHE_LINE_BYTES);
-        // An odd number of cache lines: were the distance a multiple of 4096, the headers of all
-        // slots would compete for the same few cache sets.
-        let slot_bytes = (lines | 1).checked_mul(CACHE_LINE_BYTES)?;
-        let blocks = self.bytes.div_ceil(BLOCK_BYTES).max(1);
-        let geometry = Geometry { block_bytes: BLOCK_BYTES, blocks, slot_bytes };
-        (geometry.slots_per_block() > 0 && geometry.slots() <= MOST_SLOTS).then_some(geometry)
+    /// How the memory for short frames is divided; `None` if it is too large.
+    pub(super) fn short(&self) -> Option<Geometry> {
+        geometry(self.bytes / 2, SHORT_FRAME_BYTES)
+    }
+
+    /// How the memory for long frames is divided; `None` if it is too large, or a frame would not
+    /// fit into a block.
+    pub(super) fn long(&self) -> Option<Geometry> {
+        geometry(self.bytes / 2, self.longest_frame_bytes.max(SHORT_FRAME_BYTES))
     }
 }
+
+fn geometry(bytes: usize, frame_bytes: usize) -> Option<Geometry> {
+    let lines = FRAME_OFFSET_BYTES.checked_add(frame_bytes)?.div_ceil(CACHE_LINE_BYTES);
+    // An odd number of cache lines: were the distance a multiple of 4096, the headers of all
+    // slots would compete for the same few cache sets.
+    let slot_bytes = (lines | 1).checked_mul(CACHE_LINE_BYTES)?;
+    let blocks = bytes.div_ceil(BLOCK_BYTES).max(1);
+    let geometry = Geometry { block_bytes: BLOCK_BYTES, blocks, slot_bytes };
+    (blocks <= MOST_BLOCKS && geometry.slots_per_block() > 0).then_some(geometry)
+}
+
+/// The longest frame, from its Ethernet header on and without a VLAN tag, that is received in the
+/// ring for short frames: a full one on Ethernet, with a second tag.
+pub const SHORT_FRAME_BYTES: usize = 1518;
 
 /// Bytes of `PACKET_RESERVE`: with them a frame starts two bytes behind a cache line's start, so
 /// that all its headers lie in one line and its IP header is aligned, and a frame whose VLAN tag
@@ -71,8 +85,8 @@ const LONGEST_FRAME_BYTES: usize = 65_535 + ETHERNET_BYTES + 2 * VLAN_TAG_BYTES;
 const ETHERNET_BYTES: usize = 14;
 const VLAN_TAG_BYTES: usize = 4;
 const CACHE_LINE_BYTES: usize = 64;
-const SHORTEST_SLOT_BYTES: usize = 256;
-const MOST_SLOTS: usize = 1 << 20;
+/// Sixteen gibibytes.
+const MOST_BLOCKS: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests {
@@ -80,19 +94,25 @@ mod tests {
 
     #[test]
     fn slots_do_not_share_cache_sets() {
-        for longest_frame_bytes in [0, 60, 1514, 2048, 9018, LONGEST_FRAME_BYTES] {
-            let ring = RingConfig { bytes: 1, longest_frame_bytes };
-            let geometry = ring.geometry().unwrap();
+        for frame_bytes in [0, 60, 1514, 2048, 9018, LONGEST_FRAME_BYTES] {
+            let geometry = geometry(1, frame_bytes).unwrap();
             assert_eq!(geometry.slot_bytes % 128, 64);
-            assert!(geometry.slot_bytes >= FRAME_OFFSET_BYTES + longest_frame_bytes);
+            assert!(geometry.slot_bytes >= FRAME_OFFSET_BYTES + frame_bytes);
             assert_eq!(geometry.blocks, 1);
         }
     }
 
     #[test]
-    fn a_frame_longer_than_a_block_is_refused() {
-        for longest_frame_bytes in [BLOCK_BYTES, usize::MAX] {
-            assert_eq!(RingConfig { bytes: 1, longest_frame_bytes }.geometry(), None);
-        }
+    fn what_cannot_be_is_refused() {
+        assert_eq!(geometry(1, BLOCK_BYTES), None);
+        assert_eq!(geometry(1, usize::MAX), None);
+        assert_eq!(geometry(usize::MAX, 60), None);
+    }
+
+    #[test]
+    fn the_default_holds_thousands_of_short_frames() {
+        let ring = RingConfig::default();
+        assert!(ring.short().unwrap().slots() > 4000);
+        assert!(ring.long().unwrap().slots() >= 120);
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 use nix::net::if_::if_nametoindex;
 use socket2::{SockFilter, SockRef};
 
-use super::config::{AfPacketConfig, RESERVE_BYTES};
-use super::receiver::AfPacketReceiver;
+use super::config::{AfPacketConfig, RESERVE_BYTES, SHORT_FRAME_BYTES};
+use super::receiver::{AfPacketReceiver, Inlet};
 use super::sender::AfPacketSender;
-use crate::driver::sys::{Fanout, PacketSocket, SlotRing};
+use crate::driver::ReceiverCounters;
+use crate::driver::sys::{Fanout, Geometry, PacketSocket, SlotRing};
 
 /// An interface opened for one worker.
 #[derive(Debug)]
@@ -37,10 +38,10 @@ pub type Program = [libc::sock_filter];
 
 /// Changes how the kernel distributes an interface's frames.
 ///
-/// **Shape** — keeps the first worker's receiving socket open.
+/// **Shape** — keeps the first worker's receiving sockets open.
 #[derive(Debug)]
 pub struct Steering {
-    socket: PacketSocket,
+    sockets: [PacketSocket; 2],
     interface: String,
 }
 
@@ -50,9 +51,12 @@ impl AfPacket {
     /// **Errors** — name the interface and what failed; nothing stays open.
     pub fn open(interface: &str, config: &AfPacketConfig) -> io::Result<Self> {
         let port = Port::find(interface, config)?;
-        let receiving = port.receiving_socket()?;
-        port.bind(&receiving.socket, ALL_PROTOCOLS)?;
-        port.finish(receiving)
+        let receiver = port.receiver()?;
+        for (inlet, length) in [(&receiver.short, Length::Short), (&receiver.long, Length::Long)] {
+            port.admit(&inlet.socket, length)?;
+            port.bind(&inlet.socket, ALL_PROTOCOLS)?;
+        }
+        port.finish(receiver)
     }
 
     /// Opens the interface of this name for several workers, with the program that distributes
@@ -66,17 +70,20 @@ impl AfPacket {
         program: &Program,
     ) -> io::Result<AfPacketGroup> {
         let port = Port::find(interface, config)?;
-        let receiving = port.join_group(workers)?;
-        let first = receiving.first().ok_or_else(|| port.invalid("no workers to open it for"))?;
-        let socket = first.socket.try_clone().map_err(|e| port.failed("duplicate socket", e))?;
-        let steering = Steering { socket, interface: interface.to_owned() };
+        let receivers = port.join_groups(workers)?;
+        let first = receivers.first().ok_or_else(|| port.invalid("no workers to open it for"))?;
+        let clone = |inlet: &Inlet| {
+            inlet.socket.try_clone().map_err(|e| port.failed("duplicate socket", e))
+        };
+        let sockets = [clone(&first.short)?, clone(&first.long)?];
+        let steering = Steering { sockets, interface: interface.to_owned() };
         steering.set(program)?;
-        for Receiving { socket, .. } in &receiving {
-            let socket = SockRef::from(socket);
-            socket.detach_filter().map_err(|e| port.failed("open socket filter", e))?;
+        for receiver in &receivers {
+            port.admit(&receiver.short.socket, Length::Short)?;
+            port.admit(&receiver.long.socket, Length::Long)?;
         }
         let workers =
-            receiving.into_iter().map(|half| port.finish(half)).collect::<Result<_, _>>()?;
+            receivers.into_iter().map(|half| port.finish(half)).collect::<Result<_, _>>()?;
         Ok(AfPacketGroup { workers, steering })
     }
 }
@@ -84,9 +91,12 @@ impl AfPacket {
 impl Steering {
     /// Replaces the program. Frames are distributed by the old one until it returns.
     pub fn set(&self, program: &Program) -> io::Result<()> {
-        self.socket
-            .set_fanout_program(program)
-            .map_err(|error| failed(&self.interface, "set distribution program", &error))
+        for socket in &self.sockets {
+            socket
+                .set_fanout_program(program)
+                .map_err(|error| failed(&self.interface, "set distribution program", &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -97,11 +107,11 @@ struct Port<'a> {
     config: &'a AfPacketConfig,
 }
 
-/// A socket with its ring, not bound yet.
-struct Receiving {
-    // Before the socket, so that the memory is unmapped first.
-    ring: SlotRing,
-    socket: PacketSocket,
+/// Which frames a socket is for.
+#[derive(Clone, Copy)]
+enum Length {
+    Short,
+    Long,
 }
 
 impl<'a> Port<'a> {
@@ -131,9 +141,20 @@ impl<'a> Port<'a> {
         socket.bind(self.index, protocol).map_err(|e| self.failed("bind packet socket", e))
     }
 
-    fn receiving_socket(&self) -> io::Result<Receiving> {
-        let geometry = self.config.ring.geometry().ok_or_else(|| {
-            self.invalid(&format!("cannot have a receive ring as large as {:?}", self.config.ring))
+    /// Makes both rings, with sockets that are not bound yet.
+    fn receiver(&self) -> io::Result<AfPacketReceiver> {
+        let ring = self.config.ring;
+        Ok(AfPacketReceiver {
+            short: self.inlet(ring.short())?,
+            long: self.inlet(ring.long())?,
+            index: self.index,
+            counters: ReceiverCounters::default(),
+        })
+    }
+
+    fn inlet(&self, geometry: Option<Geometry>) -> io::Result<Inlet> {
+        let geometry = geometry.ok_or_else(|| {
+            self.invalid(&format!("cannot have receive rings of this size: {:?}", self.config.ring))
         })?;
         let socket = self.socket()?;
         self.prepare(&socket)?;
@@ -141,7 +162,7 @@ impl<'a> Port<'a> {
             let step = format!("make receive ring of {} bytes", geometry.bytes());
             self.failed(&step, e)
         })?;
-        Ok(Receiving { ring: SlotRing::new(memory, geometry), socket })
+        Ok(Inlet { ring: SlotRing::new(memory, geometry), socket })
     }
 
     fn prepare(&self, socket: &PacketSocket) -> io::Result<()> {
@@ -151,34 +172,58 @@ impl<'a> Port<'a> {
         socket.ignore_outgoing().map_err(|e| self.failed("ignore outgoing frames", e))
     }
 
-    fn join_group(&self, workers: usize) -> io::Result<Vec<Receiving>> {
-        let mut group = Fanout::New;
+    /// Lets a socket receive the frames that its ring is for.
+    fn admit(&self, socket: &PacketSocket, length: Length) -> io::Result<()> {
+        let (short, long) = match length {
+            Length::Short => (WHOLE, NOTHING),
+            Length::Long => (NOTHING, WHOLE),
+        };
+        let filter = [
+            SockFilter::new(LOAD_LENGTH, 0, 0, 0),
+            SockFilter::new(JUMP_IF_GREATER, 0, 1, SHORT_FRAME_BYTES as u32),
+            SockFilter::new(RETURN, 0, 0, long),
+            SockFilter::new(RETURN, 0, 0, short),
+        ];
+        SockRef::from(socket)
+            .attach_filter(&filter)
+            .map_err(|e| self.failed("set socket filter", e))
+    }
+
+    fn join_groups(&self, workers: usize) -> io::Result<Vec<AfPacketReceiver>> {
+        let mut groups = [Fanout::New; 2];
         let mut members = Vec::with_capacity(workers);
         // In the workers' order: the program's answer is the position in order of joining, and
         // the kernel restores the order of creation when a link comes up again.
         for _ in 0..workers {
-            let member = self.receiving_socket()?;
-            // Until the group is complete, a member would receive what is another's.
-            SockRef::from(&member.socket)
-                .attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
-                .map_err(|e| self.failed("close socket filter", e))?;
-            self.bind(&member.socket, ALL_PROTOCOLS)?;
-            let joined = member.socket.join_fanout(group);
-            group = Fanout::Join(joined.map_err(|e| self.failed("join fanout group", e))?);
+            let member = self.receiver()?;
+            for (inlet, group) in [&member.short, &member.long].into_iter().zip(&mut groups) {
+                let joined = self.join_group(&inlet.socket, *group)?;
+                *group = Fanout::Join(joined);
+            }
             members.push(member);
         }
         Ok(members)
     }
 
+    /// Makes a socket a member of a group that does not receive yet: until the group is complete,
+    /// it would receive what is another's.
+    fn join_group(&self, socket: &PacketSocket, group: Fanout) -> io::Result<u16> {
+        SockRef::from(socket)
+            .attach_filter(&[SockFilter::new(RETURN, 0, 0, NOTHING)])
+            .map_err(|e| self.failed("close socket filter", e))?;
+        self.bind(socket, ALL_PROTOCOLS)?;
+        socket.join_fanout(group).map_err(|e| self.failed("join fanout group", e))
+    }
+
     /// Adds what is the same for one worker and several.
-    fn finish(&self, Receiving { ring, socket }: Receiving) -> io::Result<AfPacket> {
+    fn finish(&self, receiver: AfPacketReceiver) -> io::Result<AfPacket> {
+        let socket = &receiver.short.socket;
         if let Some(mac) = self.config.virtual_mac {
             socket
                 .add_unicast(self.index, mac)
                 .or_else(|_| socket.make_promiscuous(self.index))
                 .map_err(|e| self.failed("receive for the virtual MAC", e))?;
         }
-        let receiver = AfPacketReceiver::new(ring, socket, self.index);
         let sender = AfPacketSender::new(self.sending_socket()?);
         Ok(AfPacket { receiver, sender })
     }
@@ -218,8 +263,14 @@ fn failed(interface: &str, operation: &str, error: &io::Error) -> io::Error {
 
 const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
 
-/// `BPF_RET | BPF_K`: ends a program with the constant it carries.
+/// Loads a frame's length, from its Ethernet header on.
+const LOAD_LENGTH: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_LEN) as u16;
+/// Jumps over the next instruction unless what was loaded is greater than a constant.
+const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+/// Ends a program with a constant: how much of the frame is received.
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const NOTHING: u32 = 0;
+const WHOLE: u32 = u32::MAX;
 
 /// Sixty super-frames on their way through a device.
 const SEND_BUFFER_BYTES: usize = 4 << 20;

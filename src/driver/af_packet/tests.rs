@@ -19,13 +19,21 @@ const GEOMETRY: Geometry = Geometry { block_bytes: 4096, blocks: 3, slot_bytes: 
 struct Bench {
     ring: SlotRing,
     kernel: Filler,
+    long: SlotRing,
+    long_kernel: Filler,
     counters: ReceiverCounters,
 }
 
 impl Bench {
     fn new() -> Self {
-        let ring = SlotRing::new(Memory::ordinary(GEOMETRY.bytes()), GEOMETRY);
-        Self { ring, kernel: Filler::new(), counters: ReceiverCounters::default() }
+        let ring = || SlotRing::new(Memory::ordinary(GEOMETRY.bytes()), GEOMETRY);
+        Self {
+            ring: ring(),
+            kernel: Filler::new(),
+            long: ring(),
+            long_kernel: Filler::new(),
+            counters: ReceiverCounters::default(),
+        }
     }
 
     fn fill(&mut self, filling: &Filling) -> bool {
@@ -33,9 +41,8 @@ impl Bench {
     }
 
     fn receive(&mut self, mut look: impl FnMut(&mut PacketBuf<'_>)) -> usize {
-        receive(&mut self.ring, &mut self.counters, &mut |batch| {
-            batch.iter_mut().for_each(&mut look)
-        })
+        let rings = [&mut self.ring, &mut self.long];
+        receive(rings, &mut self.counters, &mut |batch| batch.iter_mut().for_each(&mut look))
     }
 
     fn only(&mut self, filling: &Filling) -> Option<(Vec<u8>, usize, crate::packet::Offload)> {
@@ -56,6 +63,7 @@ fn honest(frame: &[u8], header: [u8; 10]) -> Filling {
         vlan_tci: 0,
         vlan_tpid: 0,
         packet_type: PACKET_HOST,
+        seconds: 0,
         content: vec![
             (FRAME_OFFSET_BYTES - header.len(), header.to_vec()),
             (FRAME_OFFSET_BYTES, frame.to_vec()),
@@ -207,7 +215,7 @@ proptest! {
             let at = usize::from(mac_offset).clamp(10, 800) - 10;
             let filling = Filling {
                 status: status | TP_STATUS_USER, len, captured, mac_offset, vlan_tci, vlan_tpid,
-                packet_type, content: vec![(at.max(64), header.to_vec())],
+                packet_type, seconds: 0, content: vec![(at.max(64), header.to_vec())],
             };
             if !bench.fill(&filling) {
                 bench.receive(|packet| { packet.bytes_mut().fill(0xff); });
@@ -227,12 +235,33 @@ proptest! {
 fn one_call_hands_over_one_batch_at_most() {
     let geometry = Geometry { block_bytes: 65_536, blocks: 2, slot_bytes: 832 };
     let mut ring = SlotRing::new(Memory::ordinary(geometry.bytes()), geometry);
+    let mut empty = SlotRing::new(Memory::ordinary(geometry.bytes()), geometry);
     let (mut kernel, mut counters) = (Filler::new(), ReceiverCounters::default());
     while kernel.fill(&mut ring, &numbered(0)) {}
     let mut left = geometry.slots();
     while left > 0 {
-        let count = receive(&mut ring, &mut counters, &mut |batch| assert!(batch.len() <= BATCH));
+        let rings = [&mut ring, &mut empty];
+        let count = receive(rings, &mut counters, &mut |batch| assert!(batch.len() <= BATCH));
         assert_eq!(count, left.min(BATCH));
         left -= count;
     }
+}
+
+#[test]
+fn frames_of_two_rings_are_taken_in_order_of_arrival() {
+    let mut bench = Bench::new();
+    let arrivals = [0, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, 0];
+    for (time, long) in arrivals.iter().enumerate() {
+        let filling = Filling { seconds: time as u32, ..numbered(time as u8) };
+        if *long == 1 {
+            bench.long_kernel.fill(&mut bench.long, &filling);
+        } else {
+            bench.fill(&filling);
+        }
+    }
+    let mut seen = Vec::new();
+    bench.receive(|packet| seen.push(packet.bytes()[0]));
+    assert_eq!(seen, (0..13).collect::<Vec<_>>());
+    assert!(bench.fill(&numbered(13)));
+    assert_eq!(bench.receive(|packet| assert_eq!(packet.bytes()[0], 13)), 1);
 }

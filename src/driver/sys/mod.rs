@@ -12,7 +12,7 @@ mod ring;
 
 pub use batch::send_frames;
 pub use packet_socket::{Fanout, PacketSocket};
-pub use ring::{DESCRIPTOR_BYTES, Geometry, Slot, SlotRing};
+pub use ring::{DESCRIPTOR_BYTES, Geometry, Ready, Slot, SlotRing};
 
 #[cfg(test)]
 pub(super) use {memory::Memory, ring::testing};

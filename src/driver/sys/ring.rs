@@ -46,6 +46,17 @@ impl Geometry {
     }
 }
 
+/// When a frame arrived.
+///
+/// **Shape** — ordered by time; comparable between rings of one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds since 1970.
+    pub seconds: u32,
+    /// Nanoseconds after them.
+    pub nanoseconds: u32,
+}
+
 /// What the kernel wrote into a slot, copied out, and the slot's memory.
 #[derive(Debug)]
 pub struct Slot<'a> {
@@ -160,14 +171,7 @@ impl<'a> Iterator for Ready<'a> {
     type Item = Slot<'a>;
 
     fn next(&mut self) -> Option<Slot<'a>> {
-        if self.left == 0 {
-            return None;
-        }
-        // Acquire: what the kernel wrote before it set the status is visible after.
-        let status = self.ring.status(self.position).load(Ordering::Acquire);
-        if status & TP_STATUS_USER == 0 {
-            return None;
-        }
+        let status = self.filled()?;
         let slot = self.claim(status);
         self.position = self.ring.next(self.position);
         self.left -= 1;
@@ -177,14 +181,37 @@ impl<'a> Iterator for Ready<'a> {
 }
 
 impl<'a> Ready<'a> {
-    fn claim(&self, status: u32) -> Slot<'a> {
+    /// When the frame that is next arrived; `None` if there is none (yet).
+    pub fn next_arrival(&self) -> Option<Timestamp> {
+        self.filled()?;
+        let header = self.header();
+        Some(Timestamp { seconds: header.tp_sec, nanoseconds: header.tp_nsec })
+    }
+
+    /// The status of the next slot if it is filled and may be handed out.
+    fn filled(&self) -> Option<u32> {
+        if self.left == 0 {
+            return None;
+        }
+        // Acquire: what the kernel wrote before it set the status is visible after.
+        let status = self.ring.status(self.position).load(Ordering::Acquire);
+        (status & TP_STATUS_USER != 0).then_some(status)
+    }
+
+    fn header(&self) -> tpacket2_hdr {
         let start = self.ring.pointer(self.position);
         // SAFETY: the slot has room for a descriptor, is aligned for it, and is the director's
         // while its status says so; any bit pattern is a valid header.
-        let header: tpacket2_hdr = unsafe { ptr::read(start.cast()) };
+        unsafe { ptr::read(start.cast()) }
+    }
+
+    fn claim(&self, status: u32) -> Slot<'a> {
+        let start = self.ring.pointer(self.position);
+        let header = self.header();
         // SAFETY: the address follows the header, within the descriptor's bytes.
         let address = unsafe { start.add(ADDRESS_OFFSET) };
-        // SAFETY: as for the header; unaligned reading asks nothing of the offset.
+        // SAFETY: the slot is the director's, any bit pattern is a valid address, and unaligned
+        // reading asks nothing of the offset.
         let address: sockaddr_ll = unsafe { ptr::read_unaligned(address.cast()) };
         // SAFETY: a slot is longer than its descriptor.
         let rest = unsafe { start.add(DESCRIPTOR_BYTES) };
@@ -228,6 +255,7 @@ pub(in crate::driver) mod testing {
         pub vlan_tci: u16,
         pub vlan_tpid: u16,
         pub packet_type: u8,
+        pub seconds: u32,
         /// Bytes and where to put them, from the start of the slot.
         pub content: Vec<(usize, Vec<u8>)>,
     }
@@ -249,7 +277,7 @@ pub(in crate::driver) mod testing {
                 tp_snaplen: filling.captured,
                 tp_mac: filling.mac_offset,
                 tp_net: filling.mac_offset.wrapping_add(14),
-                tp_sec: 0,
+                tp_sec: filling.seconds,
                 tp_nsec: 0,
                 tp_vlan_tci: filling.vlan_tci,
                 tp_vlan_tpid: filling.vlan_tpid,
