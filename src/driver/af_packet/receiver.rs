@@ -16,7 +16,7 @@ use crate::packet::PacketBuf;
 /// **Shape** — frames of ordinary length and super-frames have a ring each, so that a slot fits
 /// what lies in it: with one ring, whose slots all fit a super-frame, 16 MiB hold 240 frames; with
 /// two they hold 4,800 and 120. Under packet floods on a busy machine the one lost a third of the
-/// frames where the two lost none, at the same cost (2.5 µs to forward a 60-byte frame, 16 to 17
+/// frames where the two lost next to none, at the same cost (2.5 µs to forward a 60-byte frame, 16 to 17
 /// for a super-frame). Between the rings, frames are taken in order of their arrival. Frames that
 /// the host sends itself are not received.
 #[derive(Debug)]
