@@ -193,6 +193,22 @@ impl<'a> Director<'a> {
         told(garbled)
     }
 
+    /// Changes the rules of source NAT by a command in the words of iptables.
+    pub fn edit_snat(&mut self, command: &str) -> Result<(), Failure> {
+        let fill = |to: &mut Writer| to.string(connection::RULE, command);
+        self.call(&connection::FAMILY, connection::EDIT_SNAT, fill, &mut |_| {}).map(drop)
+    }
+
+    /// The rules of source NAT, in the form of `iptables -S`.
+    pub fn snat_rules(&mut self) -> Result<Vec<String>, Failure> {
+        let mut rules = Vec::new();
+        self.dump(&connection::FAMILY, connection::GET_SNAT, |_| {}, &mut |from| {
+            let rule = from.string(connection::RULE, connection::MAX_RULE);
+            rules.push(rule.and_then(|rule| rule.ok_or(Errno::EPROTO)));
+        })?;
+        told(rules.into_iter().collect())
+    }
+
     /// Starts a synchronisation daemon.
     pub fn start_sync(&mut self, request: &SyncRequest) -> Result<Remark, Failure> {
         self.tell(command::NEW_DAEMON, |to| sync::ask(request).emit(to, Side::Client))

@@ -3,7 +3,7 @@
 //! Owns no state: edits go to the service table, everything else is asked of the [`Host`], which is
 //! the daemon, the simulator or a test.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST};
@@ -18,6 +18,7 @@ use super::netlink::{
     Attributes, Frame, GenericFamily, Writer, acknowledge, controller, convert, done, frames,
     header, refuse,
 };
+use super::snat;
 use super::sync::{self, SyncDaemon, SyncRequest, SyncRole};
 use crate::engine::Moment;
 use crate::engine::service::{ConfigError, ServiceKey, ServiceTable, ServiceView, Timeouts};
@@ -27,6 +28,22 @@ use crate::packet::Addr;
 pub trait Host {
     /// Calls `each` for every connection, until that breaks off.
     fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>);
+
+    /// Keeps the kernel away from ports of `addr`, if that is its own, for connections that begin
+    /// there; says which ports it could keep.
+    ///
+    /// **Errors** — a sentence that says why none could be kept.
+    fn hold_ports(
+        &self,
+        _addr: Addr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<RangeInclusive<u16>, String> {
+        Ok(ports)
+    }
+
+    /// Called after every edit, before it is acknowledged: returns when the world around the table
+    /// has followed it.
+    fn settle(&self) {}
 
     /// What the director knows of the way to `addr`.
     fn route(&self, _addr: Addr) -> Route {
@@ -141,6 +158,7 @@ impl<H: Host> Handler<H> {
             command::ZERO => self.zero(call),
             command::FLUSH => {
                 self.table.flush();
+                self.host.settle();
                 Ok(Answer::Done(None))
             }
             _ => self.get(call, reply),
@@ -177,6 +195,12 @@ impl<H: Host> Handler<H> {
     }
 
     fn edit_service(&self, call: &Call) -> Answered {
+        let edited = self.try_edit_service(call)?;
+        self.host.settle();
+        Ok(edited)
+    }
+
+    fn try_edit_service(&self, call: &Call) -> Answered {
         let service = call.service()?;
         let key = convert::service_key(&service)?;
         let result = match call.command {
@@ -202,6 +226,12 @@ impl<H: Host> Handler<H> {
     }
 
     fn edit_real(&self, call: &Call) -> Answered {
+        let edited = self.try_edit_real(call)?;
+        self.host.settle();
+        Ok(edited)
+    }
+
+    fn try_edit_real(&self, call: &Call) -> Answered {
         let key = convert::service_key(&call.service()?)?;
         if self.table.snapshot().service(&key).is_none() {
             return Err(self.missing(ConfigError::NoSuchService, &key));
@@ -304,6 +334,36 @@ impl<H: Host> Handler<H> {
 
     fn ulvs(&self, call: &Call, reply: Reply) -> Answered {
         call.check(&connection::FAMILY)?;
+        match call.command {
+            connection::EDIT_SNAT => self.edit_snat(call),
+            connection::GET_SNAT => self.dump_snat(call, reply),
+            _ => self.dump_connections(call, reply),
+        }
+    }
+
+    fn edit_snat(&self, call: &Call) -> Answered {
+        let rule = call.attributes.string(connection::RULE, connection::MAX_RULE)?;
+        let hold = |addr, ports| self.host.hold_ports(addr, ports);
+        snat::edit(&self.table, &rule.ok_or(Errno::EINVAL)?, hold)
+            .map_err(|problem| Refusal { errno: Errno::EINVAL, hint: Some(problem) })?;
+        self.host.settle();
+        Ok(Answer::Done(None))
+    }
+
+    fn dump_snat(&self, call: &Call, reply: Reply) -> Answered {
+        let mut dump = Dump::new(call, reply);
+        for rule in snat::list(&self.table) {
+            let (family, command) = (&connection::FAMILY, connection::NEW_SNAT);
+            let mut message = call.message(family, command, NLM_F_MULTIPART);
+            message.string(connection::RULE, &rule);
+            if dump.push(&message.finish()).is_break() {
+                return Ok(Answer::Left);
+            }
+        }
+        dump.end()
+    }
+
+    fn dump_connections(&self, call: &Call, reply: Reply) -> Answered {
         let mut dump = Dump::new(call, reply);
         let mut listener_left = false;
         self.host.connections(&mut |view| {

@@ -4,16 +4,19 @@
 //! - [`handler`]: requests in, replies out, without I/O.
 //! - [`server`] and [`client`]: both ends, with the Unix [`socket`] between them.
 //! - [`ipvsadm`]: the command that administrators know.
+//! - [`iptables`]: its words, for what the director does in its stead.
 //! - [`rules`]: files of such commands.
 
 pub mod advice;
 pub mod client;
 mod errno;
 pub mod handler;
+pub mod iptables;
 pub mod ipvsadm;
 pub mod netlink;
 pub mod rules;
 pub mod server;
+mod snat;
 pub mod socket;
 mod sync;
 

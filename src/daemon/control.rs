@@ -1,10 +1,10 @@
 //! What the control protocol asks of the daemon beside the service table.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 
 use crate::control::advice::Route;
 use crate::control::handler::Host;
@@ -18,14 +18,38 @@ pub struct DaemonHost {
     peers: Peers,
     link: Arc<SharedLink>,
     watch: Arc<HostWatch>,
+    chores: Sender<Chore>,
+}
+
+/// Something for the housekeeper to do while somebody waits for it.
+pub(super) enum Chore {
+    /// Follow the edit just made.
+    Settle {
+        /// Told when that is done.
+        done: Sender<()>,
+    },
+    /// Keep the kernel away from ports of one of its addresses.
+    HoldPorts {
+        /// The address.
+        addr: Addr,
+        /// The ports.
+        ports: RangeInclusive<u16>,
+        /// Told which of them are held.
+        held: Sender<Result<RangeInclusive<u16>, String>>,
+    },
 }
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl DaemonHost {
-    pub(super) fn new(peers: Peers, link: Arc<SharedLink>, watch: Arc<HostWatch>) -> Self {
-        Self { peers, link, watch }
+    pub(super) fn new(
+        peers: Peers,
+        link: Arc<SharedLink>,
+        watch: Arc<HostWatch>,
+        chores: Sender<Chore>,
+    ) -> Self {
+        Self { peers, link, watch, chores }
     }
 
     fn is_configured(&self, addr: Addr) -> bool {
@@ -61,6 +85,25 @@ impl Host for DaemonHost {
                 }
                 from = page.next;
             }
+        }
+    }
+
+    fn hold_ports(
+        &self,
+        addr: Addr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<RangeInclusive<u16>, String> {
+        let (held, answer) = bounded(1);
+        let late = |_| "the director is too busy; try again".to_owned();
+        self.chores.send(Chore::HoldPorts { addr, ports, held }).map_err(|_| "it is ending")?;
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(late)?
+    }
+
+    fn settle(&self) {
+        let (done, settled) = bounded(1);
+        if self.chores.send(Chore::Settle { done }).is_ok() {
+            // The edit stands however long the rest takes to follow.
+            let _ = settled.recv_timeout(ANSWER_TIMEOUT);
         }
     }
 

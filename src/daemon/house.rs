@@ -1,10 +1,12 @@
 //! The housekeeper: keeps link layer, ports and services agreeing with the host and each other.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::control::Chore;
 use super::ports::Ports;
 use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable};
 use crate::engine::{Moment, SnatRule};
@@ -93,7 +95,7 @@ impl House {
         self.guard.keep_ports_of(&kernels);
         let mut narrowed = rules.to_vec();
         for rule in narrowed.iter_mut().filter(|rule| kernels.contains(&rule.to)) {
-            match self.guard.hold_ports(rule.to, rule.ports.clone()) {
+            match self.guard.hold_ports(rule.to, pool(&rule.ports)) {
                 Ok(held) => rule.ports = held,
                 // Said once for each address: the guard remembers what it could not hold.
                 Err(Some(error)) => tracing::error!(
@@ -114,6 +116,39 @@ impl House {
         if let Err(error) = self.services.set_snat(narrowed) {
             tracing::error!("source ports of servers' connections: {error}");
         }
+    }
+
+    /// Finishes a chore, once everything that was due is done.
+    pub fn finish(&mut self, chore: Chore) {
+        // Whoever waited may have given up.
+        match chore {
+            Chore::Settle { done } => {
+                let _ = done.send(());
+            }
+            Chore::HoldPorts { addr, ports, held } => {
+                let _ = held.send(self.hold_ports(addr, ports));
+            }
+        }
+    }
+
+    /// Holds ports if their address is the kernel's: as many as a pool has.
+    fn hold_ports(
+        &mut self,
+        addr: Addr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<RangeInclusive<u16>, String> {
+        if !self.watch.view().owns(addr) {
+            return Ok(ports);
+        }
+        self.guard.hold_ports(addr, pool(&ports)).map_err(|error| {
+            let reason = error.map_or(String::new(), |error| format!(" ({error})"));
+            format!(
+                "{addr} is this host's own address, and its port {} cannot be held{reason}, so \
+                 the kernel would reset the connections; name other ports with --to-source \
+                 {addr}:FIRST-LAST",
+                ports.start()
+            )
+        })
     }
 
     /// Says what it works with.
@@ -181,6 +216,17 @@ impl House {
         summary
     }
 }
+
+/// The ports of a range that are held at an address of the kernel.
+fn pool(ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    let last = ports.start().saturating_add(POOL_PORTS - 1);
+    *ports.start()..=last.min(*ports.end())
+}
+
+/// Ports held for connections that real servers begin at an address of the kernel. A port serves
+/// any number of connections as long as they go to different places; to one and the same place
+/// there can be as many as there are ports.
+const POOL_PORTS: u16 = 512;
 
 /// Tells an administrator what happened on the links.
 fn tell(event: &Event) {

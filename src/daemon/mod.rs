@@ -15,8 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::control::handler::Handler;
 use crate::control::server::Server;
@@ -27,6 +29,7 @@ use crate::host::HostWatch;
 use crate::link::{LinkLayer, OwnAddress, Settings};
 use crate::worker::{Clock, Mailbox, Patience, Peers, SharedLink, Worker, WorkerConfig};
 
+use control::Chore;
 pub use control::DaemonHost;
 use house::House;
 use ports::Ports;
@@ -63,8 +66,12 @@ pub struct Daemon {
     threads: Vec<JoinHandle<io::Result<()>>>,
     handler: Arc<Handler<DaemonHost>>,
     clock: Clock,
+    chores: Receiver<Chore>,
     server: Option<Server>,
 }
+
+/// Chores that wait for the housekeeper at most; whoever has more waits to hand them over.
+const CHORES: usize = 64;
 
 impl Daemon {
     /// Opens the interfaces and starts the workers. The control socket comes last, by
@@ -98,7 +105,9 @@ impl Daemon {
         let peers: Peers = mailboxes.into();
         let mut ports = Ports::new(interfaces, config.ring, Arc::clone(&peers));
         let opened = ports.open_all(&link)?;
-        let host = DaemonHost::new(Arc::clone(&peers), Arc::clone(&link), Arc::clone(&watch));
+        let (send_chore, chores) = bounded(CHORES);
+        let host =
+            DaemonHost::new(Arc::clone(&peers), Arc::clone(&link), Arc::clone(&watch), send_chore);
         let handler = Arc::new(Handler::new(Arc::clone(&services), host));
         let mut daemon = Self {
             house: House::new(watch, Arc::clone(&services), Arc::clone(&link), ports, clock),
@@ -108,6 +117,7 @@ impl Daemon {
             threads: Vec::new(),
             handler,
             clock,
+            chores,
             server: None,
         };
         let cores = cores(config)?;
@@ -159,11 +169,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Does what is due; to be called a few times a second, and after edits.
+    /// Does what is due, and the chores that come within `patience`; to be called again and again.
     ///
     /// **Errors** — a worker has ended by itself.
-    pub fn keep_house(&mut self) -> io::Result<()> {
+    pub fn keep_house(&mut self, patience: Duration) -> io::Result<()> {
+        let first = self.chores.recv_timeout(patience).ok();
+        let chores: Vec<_> = first.into_iter().chain(self.chores.try_iter()).collect();
         self.house.keep(&self.peers)?;
+        for chore in chores {
+            self.house.finish(chore);
+        }
         match self.threads.iter().position(JoinHandle::is_finished) {
             None => Ok(()),
             Some(ended) => match self.threads.swap_remove(ended).join() {

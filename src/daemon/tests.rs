@@ -120,7 +120,7 @@ impl Lab {
             let mut daemon = Daemon::start(&config).unwrap();
             handler.send((Arc::clone(daemon.handler()), Arc::clone(daemon.services()))).unwrap();
             while !stopped.load(Ordering::Relaxed) {
-                daemon.keep_house().unwrap();
+                daemon.keep_house(Duration::from_millis(5)).unwrap();
                 std::thread::sleep(Duration::from_millis(5));
             }
         };

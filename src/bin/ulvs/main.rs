@@ -7,6 +7,7 @@ mod lab;
 mod log;
 mod run;
 mod simulate;
+mod snat;
 
 use std::env;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     /// Set up, maintain or inspect the virtual server table, as with ipvsadm(8)
     #[command(disable_help_flag = true)]
     Ipvsadm(ipvsadm::Args),
+    /// Let real servers reach the outside through the director, in the words of iptables -j SNAT
+    Snat(snat::Args),
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
     Lab(lab::Lab),
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(args),
         Command::Ipvsadm(args) => ipvsadm::run(&args),
+        Command::Snat(args) => snat::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),
         Command::Simulate(arguments) => simulate::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,23 +82,13 @@ fn run(args: RunArgs) -> io::Result<()> {
     let control = args.control.clone().unwrap_or_else(socket::default_path);
     let mut daemon = Daemon::start(&config(&args, control.clone()))?;
     if let Some(file) = &args.rules {
-        apply_rules(file, &daemon)?;
+        apply_rules(file, &mut daemon)?;
     }
-    daemon.keep_house()?;
     daemon.listen(&control)?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
-    let mut epoch = daemon.services().epoch();
     while !stop.load(Ordering::Acquire) {
-        daemon.keep_house()?;
-        // Edits are followed within a moment, everything else in its time.
-        for _ in 0..TURNS {
-            if stop.load(Ordering::Acquire) || epoch != daemon.services().epoch() {
-                break;
-            }
-            std::thread::sleep(TURN);
-        }
-        epoch = daemon.services().epoch();
+        daemon.keep_house(TURN)?;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("ending");
@@ -106,8 +96,8 @@ fn run(args: RunArgs) -> io::Result<()> {
     Ok(())
 }
 
-const TURN: Duration = Duration::from_millis(10);
-const TURNS: usize = 10;
+/// How long the housekeeper rests at most; how soon a signal is followed.
+const TURN: Duration = Duration::from_millis(100);
 
 fn config(args: &RunArgs, control: PathBuf) -> Config {
     let ring = RingConfig { bytes: (args.ring_size as usize) << 20, ..RingConfig::default() };
@@ -124,13 +114,21 @@ fn config(args: &RunArgs, control: PathBuf) -> Config {
     }
 }
 
-fn apply_rules(file: &PathBuf, daemon: &Daemon) -> io::Result<()> {
+/// Applies a file of rules, while the house is kept that its edits wait for.
+fn apply_rules(file: &Path, daemon: &mut Daemon) -> io::Result<()> {
+    let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
-    let mut transport = InProcess { handler: daemon.handler().as_ref(), now: daemon.clock().now() };
-    let mut names = SystemNames::default();
-    rules::apply(&file.display().to_string(), &text, &mut transport, &mut names)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+        .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    let (handler, now) = (Arc::clone(daemon.handler()), daemon.clock().now());
+    let applying = std::thread::spawn(move || {
+        let mut transport = InProcess { handler: handler.as_ref(), now };
+        rules::apply(&name, &text, &mut transport, &mut SystemNames::default())
+    });
+    while !applying.is_finished() {
+        daemon.keep_house(Duration::from_millis(1))?;
+    }
+    let applied = applying.join().map_err(|_| io::Error::other("reading the rules failed"))?;
+    applied.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
 /// Tells the service manager, where there is one.

@@ -4,6 +4,9 @@
 //! |---|---|---|
 //! | `GET_CONNECTION` (1), a dump | request | list the connections |
 //! | `NEW_CONNECTION` (2) | reply | one connection |
+//! | `EDIT_SNAT` (3) | request | change the rules of source NAT, in the words of iptables |
+//! | `GET_SNAT` (4), a dump | request | list those rules |
+//! | `NEW_SNAT` (5) | reply | one rule |
 //!
 //! | attribute | value |
 //! |---|---|
@@ -15,6 +18,7 @@
 //! | 9 | seconds to expiry, 32 bits in host order |
 //! | 10 | flags, 32 bits: 1 for a persistence template |
 //! | 11, 12 | name and data of the persistence engine, if there is one |
+//! | 13 | a rule, or a command about one, in the words of iptables, a string |
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -30,14 +34,25 @@ pub const FAMILY: GenericFamily = GenericFamily {
     name: "ULVS",
     id: 0x1d,
     version: 1,
-    max_attribute: 12,
-    operations: &[(GET_CONNECTION, 1 | 4 | 8)],
+    max_attribute: RULE as u32,
+    operations: &[(GET_CONNECTION, 1 | 4 | 8), (EDIT_SNAT, 1 | 2 | 8), (GET_SNAT, 1 | 4 | 8)],
 };
 
 /// Lists connections.
 pub const GET_CONNECTION: u8 = 1;
 /// A connection.
 pub const NEW_CONNECTION: u8 = 2;
+
+/// Changes the rules of source NAT.
+pub const EDIT_SNAT: u8 = 3;
+/// Lists the rules of source NAT.
+pub const GET_SNAT: u8 = 4;
+/// A rule of source NAT.
+pub const NEW_SNAT: u8 = 5;
+/// The attribute of a rule.
+pub const RULE: u16 = 13;
+/// Bytes of a rule's text at most.
+pub const MAX_RULE: usize = 1024;
 
 /// What a listing shows of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
