@@ -14,7 +14,7 @@
 //! - [`control`]: how administrators reach the director.
 //! - [`daemon`]: all of that as one program, with its housekeeping.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
-//! - [`bench`]: measures the director beside other forwarders.
+//! - [`mod@bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
 
 pub mod bench;

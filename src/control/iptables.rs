@@ -111,7 +111,10 @@ impl Draft {
             }
             "-p" | "--protocol" => set(&mut self.protocol, number(reader.value(word)?)?, word),
             "-j" | "--jump" => match reader.value(word)? {
-                "SNAT" => Ok(self.target = true),
+                "SNAT" => {
+                    self.target = true;
+                    Ok(())
+                }
                 other => Err(format!("`-j {other}' is not known here, only `-j SNAT'")),
             },
             "--to-source" => set(&mut self.to, target(reader.value(word)?)?, word),

@@ -42,7 +42,7 @@ pub trait Receiver: Send {
     /// Whether nothing will ever come again: the interface is gone, the file is at its end. One
     /// that comes back under its name has to be opened anew.
     ///
-    /// To be asked when [`wait`] reports trouble, and now and then. Takes a system call.
+    /// To be asked when [`wait()`] reports trouble, and now and then. Takes a system call.
     fn is_gone(&mut self) -> bool;
 
     /// What the driver itself has counted since it was made.

@@ -8,7 +8,7 @@ use crate::packet::Addr;
 /// Finished link headers by destination.
 ///
 /// **Shape** — direct-mapped; a collision costs a visit to the link layer, nothing else. An entry
-/// is believed for [`FRESH_MS`], and only in the epoch that it was made in.
+/// is believed for `FRESH_MS`, and only in the epoch that it was made in.
 #[derive(Debug)]
 pub struct HopCache {
     slots: Box<[Slot]>,
