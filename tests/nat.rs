@@ -11,12 +11,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ulvs::driver::Sender;
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
 use ulvs::lab::net::sandbox;
-use ulvs::lab::services::ping;
+use ulvs::lab::services::ping::{self, EchoWatch};
 use ulvs::lab::topology::nat;
 use ulvs::lab::web;
 use ulvs::packet::PacketBuf;
 
 const MIB: u64 = 1 << 20;
+const WAY_OUT: &str = "snat -t nat -A POSTROUTING -o out -s 192.168.200.0/24 \
+                       -j SNAT --to-source 12.0.0.1";
 
 #[test]
 fn round_robin_alternates_newest_server_first() {
@@ -236,6 +238,25 @@ fn udp_goes_to_the_server_and_back_under_the_services_address() {
         server.send_to(b"answer", from).unwrap();
         let (length, from) = client.recv_from(&mut datagram).unwrap();
         assert_eq!((&datagram[..length], from), (&b"answer"[..], (nat::OUTSIDE, 53).into()));
+    });
+}
+
+#[test]
+fn real_servers_go_out_under_the_directors_address() {
+    sandbox::run("real_servers_go_out_under_the_directors_address", || {
+        let bed = Bed::new();
+        bed.configure(&ROUND_ROBIN);
+        bed.ulvs(WAY_OUT);
+        let mut watch = bed.host("client").run(EchoWatch::open).unwrap().unwrap();
+        let ping = || ping::ping(nat::CLIENT, 1, PATIENCE);
+        bed.host("real1").run(ping).unwrap().unwrap();
+        assert_eq!(watch.sources().unwrap(), [nat::OUTSIDE]);
+
+        let address: SocketAddr = (nat::CLIENT, 8080).into();
+        let listener = bed.host("client").run(|| TcpListener::bind(address)).unwrap().unwrap();
+        let _stream = bed.connect("real1", address).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::V4(nat::OUTSIDE));
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
     });
 }
 
