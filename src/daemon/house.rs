@@ -27,6 +27,10 @@ pub(super) struct House {
     known: Services,
     guard: Guard,
     next_tick: Moment,
+    /// The services' revision and the host's epoch that were followed last, and when they are to be
+    /// followed again in any case: what failed may work now.
+    seen: Option<(u64, u64)>,
+    next_look: Moment,
     /// Whether the services it starts with are in force.
     has_begun: bool,
 }
@@ -43,8 +47,21 @@ impl House {
         let known = Services::default();
         let next_tick = clock.now();
         let guard = Guard::new();
-        let has_begun = false;
-        Self { watch, services, link, ports, clock, host_epoch, known, guard, next_tick, has_begun }
+        let (seen, next_look, has_begun) = (None, next_tick, false);
+        Self {
+            watch,
+            services,
+            link,
+            ports,
+            clock,
+            host_epoch,
+            known,
+            guard,
+            next_tick,
+            seen,
+            next_look,
+            has_begun,
+        }
     }
 
     /// Does what is due.
@@ -53,10 +70,16 @@ impl House {
     /// served on this host.
     pub fn keep(&mut self, peers: &Peers) -> io::Result<()> {
         let now = self.clock.now();
-        // The kernel is to be silent before the link layer invites packets.
-        self.follow_guard()?;
-        self.has_begun = true;
-        let moved = self.follow_host(now) | self.follow_services(now);
+        let current = (self.services.revision(), self.watch.epoch());
+        let mut moved = false;
+        if self.seen != Some(current) || now >= self.next_look {
+            self.seen = Some(current);
+            self.next_look = Moment::from_ms(now.as_ms() + LOOK_PERIOD_MS);
+            // The kernel is to be silent before the link layer invites packets.
+            self.follow_guard()?;
+            self.has_begun = true;
+            moved = self.follow_host(now) | self.follow_services(now);
+        }
         if moved && let Some(first) = peers.first() {
             // It sends what the link layer has to say about it.
             first.wake();
@@ -72,7 +95,7 @@ impl House {
 
     fn follow_guard(&mut self) -> io::Result<()> {
         let (snapshot, host) = (self.services.snapshot(), self.watch.view());
-        let had_rules = self.guard.has_rules();
+        let (had_rules, held) = (self.guard.has_rules(), self.guard.held());
         for problem in self.guard.update(&snapshot, &host) {
             if problem.is_fatal() && !self.has_begun {
                 return Err(io::Error::other(problem.to_string()));
@@ -82,6 +105,9 @@ impl House {
         if self.guard.has_rules() != had_rules {
             let state = if had_rules { "no longer needed" } else { "in force" };
             tracing::info!("guard rules (nftables) are {state}");
+        }
+        if self.guard.held() != held {
+            tracing::info!("guard sockets hold the ports of {} services", self.guard.held());
         }
         self.hold_pools(&snapshot.snat, &host);
         Ok(())
@@ -258,3 +284,6 @@ fn tell(event: &Event) {
 fn named(server: Option<Addr>) -> String {
     server.map_or(String::new(), |server| format!(" (real server {server})"))
 }
+
+/// How often everything is looked at though nothing is known to have changed.
+const LOOK_PERIOD_MS: u64 = 1000;

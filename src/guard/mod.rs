@@ -2,7 +2,7 @@
 //!
 //! A packet socket sees copies; the kernel handles every frame as well. Where a virtual address is
 //! the kernel's own, a *guard socket* is held on the service's port: the kernel finds a listener
-//! whose filter drops everything, and stays silent. It needs no privilege beyond the port's, and is
+//! that drops everything, and stays silent. It needs no privilege beyond the port's, and is
 //! gone with the process, however that ends.
 //!
 //! What sockets cannot cover (a host that forwards packets, services of every port) is kept from the
@@ -14,6 +14,7 @@ mod holder;
 mod nftables;
 mod rules;
 mod socket;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +81,7 @@ pub struct Guard {
     pools: BTreeMap<Addr, Pool>,
     refused_pools: HashSet<Addr>,
     rules: Rules,
+    told_forwarding: bool,
 }
 
 #[derive(Debug)]
@@ -176,8 +178,10 @@ impl Guard {
     fn update_rules(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
         let wanted = Wanted::new(services, host);
         let forwards_replies = wanted.forwards_replies();
-        match self.rules.update(wanted) {
-            Err(Some(error)) if forwards_replies => {
+        let result = self.rules.update(wanted);
+        let told = std::mem::replace(&mut self.told_forwarding, forwards_replies);
+        match result {
+            Err(Some(error)) if forwards_replies && !told => {
                 vec![Problem::Forwarding { reason: error.to_string() }]
             }
             Ok(()) | Err(_) => Vec::new(),
@@ -241,7 +245,7 @@ fn explain(guarded: Guarded, error: &io::Error) -> Problem {
         io::ErrorKind::AddrInUse => {
             Problem::InUse { guarded, holder: holder::find(guarded.protocol, guarded.at.port) }
         }
-        io::ErrorKind::PermissionDenied => Problem::Refused {
+        _ if error.raw_os_error() == Some(libc::EACCES) => Problem::Refused {
             guarded,
             reason: format!("{error} (ports below 1024 need CAP_NET_BIND_SERVICE)"),
         },

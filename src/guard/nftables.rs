@@ -4,9 +4,11 @@
 //! the process ends. **Source** — linux/netfilter/nf_tables.h.
 
 use std::io;
+use std::time::Duration;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
+use socket2::SockRef;
 
 use crate::packet::Addr;
 
@@ -81,6 +83,7 @@ impl OwnedTable {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIME))?;
         Ok(Self { socket, name: format!("ulvs_{}", std::process::id()), exists: false })
     }
 
@@ -349,6 +352,8 @@ pub const ADDR_PROTOCOL_PORT: u32 = 7 << 12 | 12 << 6 | 13;
 /// See [`ADDR_PROTOCOL_PORT`].
 pub const ADDR_PROTOCOL: u32 = 7 << 6 | 12;
 
+/// The kernel answers while the batch is sent; this is for a kernel that does not.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CHAIN: &str = "beside_ulvs";
 /// Before connection tracking, as iptables' table `raw`.
 const PRIORITY: i32 = -300;

@@ -1,22 +1,28 @@
 //! A socket that has a port and never says anything.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol as Transport, SockFilter, Socket, Type};
 
-use super::Guarded;
+use super::{Guarded, sys};
 use crate::engine::service::Protocol;
 use crate::packet::Family;
 
-/// A bound socket whose filter drops every packet before it is looked at: the kernel neither
-/// answers nor rejects what comes to its port.
+/// A bound socket that drops every packet before it is looked at: the kernel neither answers nor
+/// rejects what comes to its port.
 #[derive(Debug)]
 pub struct GuardSocket(#[expect(dead_code, reason = "held, not used")] Socket);
 
 impl GuardSocket {
     /// Takes a port of one of the kernel's addresses.
     pub fn open(guarded: Guarded) -> io::Result<Self> {
+        Self::open_by(guarded, Means::ALL)
+    }
+
+    /// The same by some means only.
+    pub(super) fn open_by(guarded: Guarded, means: &[Means]) -> io::Result<Self> {
         let domain = match guarded.at.addr.family() {
             Family::V4 => Domain::IPV4,
             Family::V6 => Domain::IPV6,
@@ -28,7 +34,7 @@ impl GuardSocket {
         };
         let socket = Socket::new(domain, kind, Some(transport))?;
         // First of all: there must be no moment at which it would answer.
-        socket.attach_filter(&[SockFilter::new(DROP_ALL, 0, 0, 0)])?;
+        silence(&socket, guarded, means)?;
         if guarded.protocol == Protocol::Tcp {
             // A server that used the port before may have left connections in TIME_WAIT.
             socket.set_reuse_address(true)?;
@@ -40,6 +46,48 @@ impl GuardSocket {
         }
         Ok(Self(socket))
     }
+}
+
+/// How a socket is made to drop what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Means {
+    /// A filter that keeps nothing. Some kernels want CAP_NET_ADMIN for it.
+    Filter,
+    /// A signature that no client can make. Needs a kernel with TCP-MD5, no privilege.
+    Signature,
+    /// A time to live that few clients' packets have.
+    TimeToLive,
+}
+
+impl Means {
+    /// All, the surest first.
+    pub(super) const ALL: &[Self] = &[Self::Filter, Self::Signature, Self::TimeToLive];
+}
+
+/// Applies the first means that works. UDP needs none: an open port takes datagrams silently.
+fn silence(socket: &Socket, guarded: Guarded, means: &[Means]) -> io::Result<()> {
+    let family = guarded.at.addr.family();
+    let apply = |means: &Means| match means {
+        Means::Filter => socket.attach_filter(&[SockFilter::new(DROP_ALL, 0, 0, 0)]),
+        Means::Signature => sys::require_signature(socket.as_fd(), family, &random_key()?),
+        Means::TimeToLive => sys::require_largest_ttl(socket.as_fd(), family),
+    };
+    let mut result = Ok(());
+    for each in means {
+        result = apply(each);
+        if result.is_ok() || guarded.protocol == Protocol::Udp {
+            // What a datagram socket cannot drop at once fills a buffer as small as can be.
+            return socket.set_recv_buffer_size(0);
+        }
+    }
+    result
+}
+
+/// A key that nobody knows.
+fn random_key() -> io::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    Ok(key)
 }
 
 /// `BPF_RET | BPF_K`; with the constant 0 it keeps no byte of the packet.

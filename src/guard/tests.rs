@@ -96,6 +96,27 @@ fn the_kernel_is_silent_on_guarded_ports_and_only_there() {
     });
 }
 
+/// By each means alone, as not every kernel allows every one of them without privilege.
+#[test]
+fn each_means_silences_a_port_for_ordinary_clients() {
+    sandbox::run("guard::tests::each_means_silences_a_port_for_ordinary_clients", || {
+        let (director, client) = pair();
+        for means in socket::Means::ALL {
+            let at = Endpoint::new(addr("12.0.0.1"), 80);
+            let guarded = Guarded { protocol: Protocol::Tcp, at };
+            let open = || GuardSocket::open_by(guarded, &[*means]);
+            let _held = match director.run(open).unwrap() {
+                Err(error) if *means == socket::Means::Signature => {
+                    println!("skipped: this kernel has no TCP-MD5 ({error})");
+                    continue;
+                }
+                held => held.unwrap(),
+            };
+            assert!(is_silent(&client, "12.0.0.1:80"), "{means:?}");
+        }
+    });
+}
+
 #[test]
 fn a_port_in_use_is_reported_once_and_taken_when_it_is_free() {
     sandbox::run("guard::tests::a_port_in_use_is_reported_once_and_taken_when_it_is_free", || {

@@ -83,6 +83,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct ServiceTable {
     epoch: AtomicU64,
+    revision: AtomicU64,
     published: Mutex<Arc<Snapshot>>,
     editor: Mutex<Editor>,
     workers: usize,
@@ -128,6 +129,7 @@ impl ServiceTable {
     pub fn new(workers: usize) -> Self {
         Self {
             epoch: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
             published: Mutex::default(),
             editor: Mutex::default(),
             workers,
@@ -137,6 +139,11 @@ impl ServiceTable {
     /// Grows with every edit that workers have to see.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Grows with every edit, also with those of real servers, which workers need not see.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
     /// The services as they are now.
@@ -201,6 +208,8 @@ impl ServiceTable {
         let service = self.require(key)?;
         check_real(key, spec)?;
         let mut pool = service.pool();
+        // Whoever follows the count waits for the pool, and sees the server.
+        self.count_edit();
         if pool.find(spec.addr, spec.port).is_some() {
             return Err(ConfigError::RealExists);
         }
@@ -220,7 +229,9 @@ impl ServiceTable {
         let _editor = self.editor();
         let service = self.require(key)?;
         check_real(key, spec)?;
-        service.pool().configure(spec)
+        service.pool().configure(spec)?;
+        self.count_edit();
+        Ok(())
     }
 
     /// Removes a real server from a service (`-d`). Its connections stay.
@@ -229,6 +240,7 @@ impl ServiceTable {
         let service = self.require(key)?;
         let retired = service.pool().remove(addr, port)?;
         editor.trash.push(Trashed { retired, key: *key, service, idle_since: None });
+        self.count_edit();
         Ok(())
     }
 
@@ -351,6 +363,11 @@ impl ServiceTable {
         next.index_addresses();
         *published = Arc::new(next);
         self.epoch.fetch_add(1, Ordering::Release);
+        self.count_edit();
+    }
+
+    fn count_edit(&self) {
+        self.revision.fetch_add(1, Ordering::Release);
     }
 }
 
