@@ -43,8 +43,8 @@ pub(super) fn send(packets: &mut [PacketBuf<'_>], exits: &Exits, senders: &mut S
     for (port, sender) in (0..).map(PortId).zip(senders) {
         let Some(sender) = sender else { continue };
         let leaving = packets.iter_mut().zip(exits).filter(|(_, exit)| **exit == Some(port));
-        let mut frames: ArrayVec<&mut PacketBuf<'_>, BATCH> =
-            leaving.map(|(packet, _)| packet).collect();
+        let mut frames = ArrayVec::<&mut PacketBuf<'_>, BATCH>::new();
+        leaving.for_each(|(packet, _)| frames.push(packet));
         if !frames.is_empty() {
             sender.send(&mut frames);
         }

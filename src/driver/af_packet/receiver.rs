@@ -75,21 +75,23 @@ pub(super) fn receive(
     counters: &mut ReceiverCounters,
     handle: &mut dyn FnMut(&mut [PacketBuf<'_>]),
 ) -> usize {
-    let mut batch = ArrayVec::<PacketBuf<'_>, BATCH>::new();
-    let mut slots = InOrder { short: short.ready(BATCH), long: long.ready(BATCH) };
-    for slot in slots.by_ref().take(BATCH) {
-        match packet(slot) {
-            Ok(packet) => batch.push(packet),
-            Err(Reject::Outgoing) => {}
-            Err(Reject::Damaged) => counters.damaged += 1,
+    let count = {
+        // Never moved: that would copy all of its capacity.
+        let mut batch = ArrayVec::<PacketBuf<'_>, BATCH>::new();
+        let mut slots = InOrder { short: short.ready(BATCH), long: long.ready(BATCH) };
+        for slot in slots.by_ref().take(BATCH) {
+            match packet(slot) {
+                Ok(packet) => batch.push(packet),
+                Err(Reject::Outgoing) => {}
+                Err(Reject::Damaged) => counters.damaged += 1,
+            }
         }
-    }
-    let count = batch.len();
-    counters.frames += count as u64;
-    if count > 0 {
-        handle(&mut batch);
-    }
-    drop(batch);
+        counters.frames += batch.len() as u64;
+        if !batch.is_empty() {
+            handle(&mut batch);
+        }
+        batch.len()
+    };
     short.release();
     long.release();
     count

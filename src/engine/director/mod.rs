@@ -135,7 +135,7 @@ impl Director {
         now: Moment,
     ) -> Verdict {
         let prepared = self.prepare(packet);
-        self.judge(packet, prepared, network, now)
+        self.judge(packet, &prepared, network, now)
     }
 
     /// Judges up to [`MAX_BATCH`] packets, each from its IP header on, in their order.
@@ -152,12 +152,15 @@ impl Director {
         verdicts: &mut ArrayVec<Verdict, MAX_BATCH>,
     ) {
         verdicts.clear();
-        let prepared: ArrayVec<_, MAX_BATCH> =
-            packets.iter_mut().map(|packet| self.prepare(packet)).collect();
+        // Filled and read in place: moving it would copy all of its capacity.
+        let mut prepared = ArrayVec::<_, MAX_BATCH>::new();
+        for packet in packets.iter_mut() {
+            prepared.push(self.prepare(packet));
+        }
         for each in prepared.iter().flatten() {
             self.conns.fetch(&each.lookup);
         }
-        for (packet, prepared) in packets.iter_mut().zip(prepared) {
+        for (packet, prepared) in packets.iter_mut().zip(&prepared) {
             verdicts.push(self.judge(packet, prepared, network, now));
         }
     }
@@ -220,13 +223,13 @@ impl Director {
     fn judge(
         &mut self,
         packet: &mut PacketBuf<'_>,
-        prepared: Result<Prepared, DropReason>,
+        prepared: &Result<Prepared, DropReason>,
         network: &impl Network,
         now: Moment,
     ) -> Verdict {
         let verdict = match prepared {
-            Ok(prepared) => self.route(packet, &prepared, network, now),
-            Err(reason) => Verdict::Drop(reason),
+            Ok(prepared) => self.route(packet, prepared, network, now),
+            Err(reason) => Verdict::Drop(*reason),
         };
         self.verdicts.count(verdict);
         verdict
