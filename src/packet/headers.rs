@@ -29,17 +29,22 @@ pub enum Fragment {
 }
 
 /// Why bytes are not a packet that can be handled. An IP stack drops these as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Shorter than its headers say, or lengths that contradict each other.
+    #[error("the packet is shorter than its headers say")]
     Truncated,
     /// Neither IPv4 nor IPv6.
+    #[error("the packet is neither IPv4 nor IPv6")]
     Version,
     /// The IPv4 header checksum is wrong.
+    #[error("the checksum of the IPv4 header is wrong")]
     HeaderChecksum,
     /// A transport header that does not fit.
+    #[error("the transport header does not fit")]
     Transport,
     /// An address that cannot be a source or destination on a wire.
+    #[error("an address cannot be on a wire")]
     Martian,
 }
 
