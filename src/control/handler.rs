@@ -43,7 +43,12 @@ pub trait Host {
 
     /// Called after every edit, before it is acknowledged: returns when the world around the table
     /// has followed it.
-    fn settle(&self) {}
+    ///
+    /// **Errors** — a sentence that says why the services as they are now would be damaged rather
+    /// than served; what was added is taken back then.
+    fn settle(&self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// What the director knows of the way to `addr`.
     fn route(&self, _addr: Addr) -> Route {
@@ -158,7 +163,8 @@ impl<H: Host> Handler<H> {
             command::ZERO => self.zero(call),
             command::FLUSH => {
                 self.table.flush();
-                self.host.settle();
+                // Nothing is left that could have a problem.
+                let _ = self.host.settle();
                 Ok(Answer::Done(None))
             }
             _ => self.get(call, reply),
@@ -196,7 +202,14 @@ impl<H: Host> Handler<H> {
 
     fn edit_service(&self, call: &Call) -> Answered {
         let edited = self.try_edit_service(call)?;
-        self.host.settle();
+        let settled = self.host.settle();
+        if call.command != command::NEW_SERVICE {
+            return Ok(edited);
+        }
+        settled.or_else(|problem| {
+            let key = convert::service_key(&call.service()?)?;
+            self.take_back(self.table.delete_service(&key), problem)
+        })?;
         Ok(edited)
     }
 
@@ -227,8 +240,24 @@ impl<H: Host> Handler<H> {
 
     fn edit_real(&self, call: &Call) -> Answered {
         let edited = self.try_edit_real(call)?;
-        self.host.settle();
+        let settled = self.host.settle();
+        if call.command != command::NEW_DEST {
+            return Ok(edited);
+        }
+        settled.or_else(|problem| {
+            let key = convert::service_key(&call.service()?)?;
+            let dest = call.attributes.nested(attribute::DEST).ok_or(Errno::EINVAL)?;
+            let (addr, port) = convert::real_endpoint(&Dest::parse(&dest)?, &key)?;
+            self.take_back(self.table.delete_real(&key, addr, port), problem)
+        })?;
         Ok(edited)
+    }
+
+    /// Refuses what was just added and has been removed again.
+    fn take_back(&self, removed: Result<(), ConfigError>, problem: String) -> Result<(), Refusal> {
+        // Somebody else may have removed it first, and what is left may have problems of its own.
+        let _ = (removed, self.host.settle());
+        Err(Refusal { errno: Errno::EBUSY, hint: Some(problem) })
     }
 
     fn try_edit_real(&self, call: &Call) -> Answered {
@@ -346,7 +375,8 @@ impl<H: Host> Handler<H> {
         let hold = |addr, ports| self.host.hold_ports(addr, ports);
         snat::edit(&self.table, &rule.ok_or(Errno::EINVAL)?, hold)
             .map_err(|problem| Refusal { errno: Errno::EINVAL, hint: Some(problem) })?;
-        self.host.settle();
+        // Ports that could not be held were refused above.
+        let _ = self.host.settle();
         Ok(Answer::Done(None))
     }
 

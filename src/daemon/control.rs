@@ -25,8 +25,8 @@ pub struct DaemonHost {
 pub(super) enum Chore {
     /// Follow the edit just made.
     Settle {
-        /// Told when that is done.
-        done: Sender<()>,
+        /// Told when that is done, or why the services would be damaged.
+        done: Sender<Result<(), String>>,
     },
     /// Keep the kernel away from ports of one of its addresses.
     HoldPorts {
@@ -99,12 +99,13 @@ impl Host for DaemonHost {
         answer.recv_timeout(ANSWER_TIMEOUT).map_err(late)?
     }
 
-    fn settle(&self) {
+    fn settle(&self) -> Result<(), String> {
         let (done, settled) = bounded(1);
         if self.chores.send(Chore::Settle { done }).is_ok() {
             // The edit stands however long the rest takes to follow.
-            let _ = settled.recv_timeout(ANSWER_TIMEOUT);
+            return settled.recv_timeout(ANSWER_TIMEOUT).unwrap_or(Ok(()));
         }
+        Ok(())
     }
 
     fn route(&self, addr: Addr) -> Route {

@@ -27,6 +27,8 @@ pub(super) struct House {
     known: Services,
     guard: Guard,
     next_tick: Moment,
+    /// What the guard found wrong with the services when they last changed.
+    problems: Vec<String>,
     /// The services' revision and the host's epoch that were followed last, and when they are to be
     /// followed again in any case: what failed may work now.
     seen: Option<(u64, u64)>,
@@ -61,6 +63,7 @@ impl House {
             seen,
             next_look,
             has_begun,
+            problems: Vec::new(),
         }
     }
 
@@ -73,6 +76,7 @@ impl House {
         let current = (self.services.revision(), self.watch.epoch());
         let mut moved = false;
         if self.seen != Some(current) || now >= self.next_look {
+            self.problems.clear();
             self.seen = Some(current);
             self.next_look = Moment::from_ms(now.as_ms() + LOOK_PERIOD_MS);
             // The kernel is to be silent before the link layer invites packets.
@@ -101,6 +105,7 @@ impl House {
                 return Err(io::Error::other(problem.to_string()));
             }
             tracing::error!("{problem}");
+            self.problems.push(problem.to_string());
         }
         if self.guard.has_rules() != had_rules {
             let state = if had_rules { "no longer needed" } else { "in force" };
@@ -149,7 +154,8 @@ impl House {
         // Whoever waited may have given up.
         match chore {
             Chore::Settle { done } => {
-                let _ = done.send(());
+                let problem = std::mem::take(&mut self.problems).join("; ");
+                let _ = done.send(if problem.is_empty() { Ok(()) } else { Err(problem) });
             }
             Chore::HoldPorts { addr, ports, held } => {
                 let _ = held.send(self.hold_ports(addr, ports));
@@ -198,6 +204,18 @@ impl House {
         }
     }
 
+    /// Says how the kernel is kept from the services' packets.
+    pub fn report_guard(&self) {
+        let rules = match may_make_rules() {
+            true => "guard rules (nftables) on hosts that forward",
+            false => "no guard rules (they need CAP_NET_ADMIN)",
+        };
+        tracing::info!(
+            "beside the kernel: own link addresses for addresses it does not have, guard sockets \
+             at those it has, {rules}"
+        );
+    }
+
     fn follow_host(&mut self, now: Moment) -> bool {
         let epoch = self.watch.epoch();
         if epoch == self.host_epoch {
@@ -241,6 +259,14 @@ impl House {
         }
         summary
     }
+}
+
+/// Whether the process has CAP_NET_ADMIN. **Source** — proc(5), `CapEff`; capability number 12.
+fn may_make_rules() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> 12 & 1 == 1)
 }
 
 /// The ports of a range that are held at an address of the kernel.

@@ -205,6 +205,7 @@ impl Daemon {
 
     fn report(&self, config: &Config, cores: &[CoreId]) {
         self.house.report();
+        self.house.report_guard();
         let cores: Vec<_> = (0..config.workers.max(1))
             .filter_map(|number| cores.get(number % cores.len().max(1)))
             .map(|core| core.id.to_string())

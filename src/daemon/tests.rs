@@ -340,3 +340,34 @@ fn a_host_is_as_it_was_when_the_daemon_ends() {
         drop(lab.servers);
     });
 }
+
+#[test]
+fn a_service_that_a_program_of_the_host_would_answer_is_refused() {
+    sandbox::run(
+        "daemon::tests::a_service_that_a_program_of_the_host_would_answer_is_refused",
+        || {
+            use crate::control::client::{Director, Failure, InProcess};
+            let lab = Lab::new(true);
+            let daemon = lab.start(1);
+            let handler = Arc::clone(&daemon.handler);
+            let mut transport = InProcess { handler: handler.as_ref(), now: Moment::default() };
+            let mut director = Director::new(&mut transport);
+            let key =
+                ServiceKey::Address { protocol: Protocol::Tcp, addr: addr("12.0.0.1"), port: 80 };
+            let web = lab.director.run(|| TcpListener::bind("12.0.0.1:80")).unwrap().unwrap();
+            let refused = director.add_service(&ServiceSpec::new(key));
+            let Err(Failure::Refused { errno, hint: Some(hint) }) = refused else {
+                panic!("not refused: {refused:?}");
+            };
+            assert_eq!(errno, nix::errno::Errno::EBUSY);
+            assert!(hint.contains("TCP 12.0.0.1:80") && hint.contains("stop it"), "{hint}");
+            assert!(daemon.services.snapshot().is_empty(), "a refused edit changes nothing");
+            drop(web);
+            director.add_service(&ServiceSpec::new(key)).unwrap();
+            // Already when it is acknowledged the kernel is silent.
+            let to: SocketAddr = "12.0.0.1:80".parse().unwrap();
+            let taken = lab.director.run(|| TcpListener::bind(to)).unwrap();
+            assert_eq!(taken.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        },
+    );
+}

@@ -3,7 +3,7 @@
 //! ```no_run
 //! use ulvs::lab::net::{self, Namespace};
 //!
-//! # fn main() -> Result<(), net::Error> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Namespace::new("client")?;
 //! let server = Namespace::new("server")?;
 //! net::connect(&client.end("eth0"), &server.end("eth0"))?;
