@@ -208,8 +208,13 @@ impl Connection {
         if self.client() == source && self.virtual_endpoint() == destination {
             return Some(Direction::ToReal);
         }
-        let answers = self.client() == destination && self.real_endpoint() == source;
+        let answers = self.client() == destination && self.answering_endpoint() == source;
         answers.then_some(Direction::ToClient)
+    }
+
+    /// Where the server's answers come from: unless it is reached by NAT, from the virtual address.
+    fn answering_endpoint(&self) -> Endpoint {
+        answering_endpoint(self.method, self.virtual_endpoint(), self.real_endpoint())
     }
 }
 
@@ -341,7 +346,7 @@ impl ConnTable {
             state,
             flags: LIVE | if one_way { ONE_WAY } else { 0 } | if outbound { OUTBOUND } else { 0 },
         };
-        self.enter(id, &key);
+        self.enter(id, &key, method);
         let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));
         self.wheel.insert(&mut self.records, id, deadline);
         self.len += 1;
@@ -354,13 +359,13 @@ impl ConnTable {
         if record.flags & LIVE == 0 {
             return;
         }
-        let key = record.key();
+        let (key, method) = (record.key(), record.method);
         record.flags = 0;
         if let Some(real) = record.real.take() {
             real.unbind_connection(record.state.activity());
         }
         self.wheel.remove(&mut self.records, id.0);
-        let (forward, reverse) = self.hashes(&key);
+        let (forward, reverse) = self.hashes(&key, method);
         self.index.remove(forward, id.0 << 1);
         self.index.remove(reverse, id.0 << 1 | 1);
         self.records.free.push(id.0);
@@ -425,11 +430,11 @@ impl ConnTable {
         (page, (end < self.records.used as usize).then_some(end))
     }
 
-    fn enter(&mut self, id: u32, key: &ConnKey) {
-        let (forward, reverse) = self.hashes(key);
+    fn enter(&mut self, id: u32, key: &ConnKey, method: ForwardingMethod) {
+        let (forward, reverse) = self.hashes(key, method);
         let answers = Lookup {
             hash: reverse,
-            source: key.real_endpoint,
+            source: answering_endpoint(method, key.virtual_endpoint, key.real_endpoint),
             destination: key.client,
             protocol: key.protocol,
         };
@@ -440,9 +445,24 @@ impl ConnTable {
         self.index.insert(reverse, id << 1 | 1);
     }
 
-    fn hashes(&self, key: &ConnKey) -> (u64, u64) {
+    fn hashes(&self, key: &ConnKey, method: ForwardingMethod) -> (u64, u64) {
         let forward = self.hasher.hash(key.client, key.virtual_endpoint, key.protocol);
-        (forward, self.hasher.hash(key.real_endpoint, key.client, key.protocol))
+        let answers = answering_endpoint(method, key.virtual_endpoint, key.real_endpoint);
+        (forward, self.hasher.hash(answers, key.client, key.protocol))
+    }
+}
+
+fn answering_endpoint(
+    method: ForwardingMethod,
+    virtual_endpoint: Endpoint,
+    real: Endpoint,
+) -> Endpoint {
+    match method {
+        ForwardingMethod::Masquerade | ForwardingMethod::FullNat => real,
+        ForwardingMethod::Local
+        | ForwardingMethod::Tunnel
+        | ForwardingMethod::Direct
+        | ForwardingMethod::Bypass => virtual_endpoint,
     }
 }
 

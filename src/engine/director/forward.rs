@@ -4,7 +4,7 @@ use super::Director;
 use crate::engine::conn::tcp::{Seen, TcpFlags, next};
 use crate::engine::conn::{ConnId, Connection, Direction, State};
 use crate::engine::network::Network;
-use crate::engine::rewrite::nat::{Translation, translate};
+use crate::engine::rewrite::nat::{Translation, translate, write_ttl};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
@@ -71,11 +71,18 @@ impl Director {
                 translate(packet, headers, translation);
                 Verdict::Forward(Hop { to: real.addr })
             }
+            ForwardingMethod::Direct => {
+                let (to, virtual_addr) = (conn.real_endpoint().addr, conn.virtual_endpoint().addr);
+                if let Err(error) = check_way(packet, headers, to, is_first, network) {
+                    return self.refuse_request(error, packet, headers, virtual_addr, network, now);
+                }
+                write_ttl(packet.bytes_mut(), headers);
+                Verdict::Forward(Hop { to })
+            }
             ForwardingMethod::Local => Verdict::Pass,
-            ForwardingMethod::Direct
-            | ForwardingMethod::Tunnel
-            | ForwardingMethod::FullNat
-            | ForwardingMethod::Bypass => Verdict::Drop(DropReason::UnsupportedMethod),
+            ForwardingMethod::Tunnel | ForwardingMethod::FullNat | ForwardingMethod::Bypass => {
+                Verdict::Drop(DropReason::UnsupportedMethod)
+            }
         }
     }
 
@@ -94,7 +101,7 @@ impl Director {
         let conn = self.conns.get(id);
         let (client, virtual_endpoint) = (conn.client().addr, conn.virtual_endpoint());
         if !matches!(conn.method(), ForwardingMethod::Masquerade) {
-            return Verdict::Pass;
+            return self.see_answer(packet, headers, id, now);
         }
         if let Err(error) = check_way(packet, headers, client, false, network) {
             return self.refuse(error, packet.bytes(), headers, None, network, now);
@@ -107,6 +114,21 @@ impl Director {
         let translation = Translation { source: Some(virtual_endpoint), ..Default::default() };
         translate(packet, headers, translation);
         Verdict::Forward(Hop { to: client })
+    }
+
+    /// Takes note of a server's answer that needs no translation and yet came this way.
+    fn see_answer(
+        &mut self,
+        packet: &PacketBuf<'_>,
+        headers: &Headers,
+        id: ConnId,
+        now: Moment,
+    ) -> Verdict {
+        if let Some(real) = self.conns.get(id).real().filter(|real| real.is_available()) {
+            real.counters(self.worker).count_out(1, headers.len as u64);
+        }
+        self.advance(id, tcp_flags(packet, headers), Direction::ToClient, now);
+        Verdict::Pass
     }
 
     /// Moves a connection's state by a packet and gives it the state's time to live.
@@ -153,7 +175,7 @@ impl Director {
         let mut headers = *headers;
         if matches!(error, IcmpError::TooBig { .. }) {
             // IPVS has taken the hop off by then, and quotes what it has.
-            crate::engine::rewrite::nat::write_ttl(packet.bytes_mut(), &headers);
+            write_ttl(packet.bytes_mut(), &headers);
             headers.ttl = headers.ttl.saturating_sub(1);
         }
         self.refuse(error, packet.bytes(), &headers, Some(virtual_addr), network, now)
