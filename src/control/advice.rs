@@ -11,8 +11,10 @@ use crate::packet::{Addr, Endpoint};
 pub enum Route {
     /// Nothing.
     Unknown,
-    /// There is a way, or the server is the director itself.
+    /// There is a way.
     Reachable,
+    /// The server is the director itself.
+    Own,
     /// The address is everybody's on a link, and so no server's.
     Broadcast,
     /// The address is in no network of the director and there is no route made for it.
@@ -25,7 +27,19 @@ pub enum Route {
 }
 
 /// What is odd about a new real server, `None` if nothing is.
-pub fn about_route(real: &RealSpec, route: &Route) -> Option<String> {
+pub fn about_real(real: &RealSpec, route: &Route) -> Option<String> {
+    let unserved = match (real.method, route) {
+        (_, Route::Unknown) => return None,
+        (ForwardingMethod::Tunnel, _) => "tunnelling (-i) is not done yet",
+        (_, Route::Own) => {
+            "the address is the director's own, and servers there are not served yet"
+        }
+        _ => return about_route(real, route),
+    };
+    Some(format!("{unserved}: packets for this server will be lost"))
+}
+
+fn about_route(real: &RealSpec, route: &Route) -> Option<String> {
     let Route::Unlikely { default_via, meant } = route else { return None };
     // Servers of a tunnel are far away by design.
     let is_usual = real.method == ForwardingMethod::Tunnel && default_via.is_some();

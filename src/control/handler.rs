@@ -289,7 +289,7 @@ impl<H: Host> Handler<H> {
             return Err(errno(ConfigError::Invalid).into());
         }
         self.table.add_real(key, &spec).map_err(|error| self.missing(error, key))?;
-        Ok(Answer::Done(advice::about_route(&spec, &route)))
+        Ok(Answer::Done(advice::about_real(&spec, &route)))
     }
 
     fn edit_daemon(&self, call: &Call) -> Answered {

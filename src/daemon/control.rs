@@ -111,7 +111,8 @@ impl Host for DaemonHost {
     fn route(&self, addr: Addr) -> Route {
         let host = self.watch.view();
         match advise(&host, addr) {
-            RouteAdvice::Own | RouteAdvice::Reachable => Route::Reachable,
+            RouteAdvice::Reachable => Route::Reachable,
+            RouteAdvice::Own => Route::Own,
             // On a link without addresses everybody is found by asking, and an address of the
             // director's own says which network that link is.
             RouteAdvice::Unknown => Route::Unknown,

@@ -4,6 +4,7 @@ use super::Director;
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
+use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::headers::ICMP_HEADER_LEN;
@@ -37,7 +38,8 @@ impl Director {
         if to_client && network.owner(headers.destination.addr) != Owner::Other {
             return None;
         }
-        if conn.method() != ForwardingMethod::Masquerade {
+        let is_direct = conn.method() == ForwardingMethod::Direct;
+        if conn.method() != ForwardingMethod::Masquerade && !(is_direct && !to_client) {
             return None;
         }
         // What is left to a network card to sum up cannot be wrong yet.
@@ -66,6 +68,10 @@ impl Director {
             return Verdict::Drop(DropReason::NotForwarded);
         }
         self.count_related(conn, headers, to_client);
+        if conn.method() == ForwardingMethod::Direct {
+            write_ttl(packet.bytes_mut(), headers);
+            return Verdict::Forward(Hop { to });
+        }
         let stands_in = if to_client { conn.virtual_endpoint() } else { conn.real_endpoint() };
         let translation = ErrorTranslation { outer: stands_in.addr, quoted: stands_in, to_client };
         let start = headers.transport + ICMP_HEADER_LEN;
