@@ -21,6 +21,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use ulvs::control::client::{Director, Failure, InProcess, Transport};
 use ulvs::control::handler::Handler;
 use ulvs::control::netlink::connection::ConnectionView;
+use ulvs::control::netlink::counter::CounterView;
 use ulvs::control::netlink::ipvs::{self, Daemon, Dest, Service, Side};
 use ulvs::control::netlink::{Attributes, Writer, frames};
 use ulvs::control::server::Server;
@@ -254,6 +255,21 @@ fn connections_come_through_as_they_are() {
     let mut listed = Vec::new();
     Director::new(&mut transport).connections(&mut |one| listed.push(one)).unwrap();
     assert_eq!(listed, many);
+}
+
+#[test]
+fn counters_come_through_as_they_are() {
+    let counter = |number: u32| CounterView {
+        worker: number.checked_sub(1),
+        group: format!("interface eth{number}"),
+        name: "ring-drops".into(),
+        value: u64::MAX - u64::from(number),
+    };
+    let counters: Vec<_> = (0..2000).map(counter).collect();
+    let host = TestHost { counters: counters.clone(), ..TestHost::default() };
+    let handler = Handler::new(Arc::new(ServiceTable::new(1)), host);
+    let mut transport = InProcess { handler: &handler, now: Moment::default() };
+    assert_eq!(Director::new(&mut transport).counters().unwrap(), counters);
 }
 
 #[test]

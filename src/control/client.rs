@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::handler::{Handler, Host};
 use super::netlink::connection::{self, ConnectionView};
+use super::netlink::counter::CounterView;
 use super::netlink::ipvs::{self, Daemon, Dest, Info, Service, Side, command};
 use super::netlink::{
     Attributes, Frame, GenericFamily, Outcome, Writer, controller, convert, frames, header,
@@ -207,6 +208,15 @@ impl<'a> Director<'a> {
             rules.push(rule.and_then(|rule| rule.ok_or(Errno::EPROTO)));
         })?;
         told(rules.into_iter().collect())
+    }
+
+    /// What the director counts beyond the services' own statistics.
+    pub fn counters(&mut self) -> Result<Vec<CounterView>, Failure> {
+        let mut counters = Vec::new();
+        self.dump(&connection::FAMILY, connection::GET_COUNTERS, |_| {}, &mut |from| {
+            counters.push(CounterView::parse(from));
+        })?;
+        told(counters.into_iter().collect())
     }
 
     /// Starts a synchronisation daemon.

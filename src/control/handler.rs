@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::advice::{self, Route};
 use super::errno::errno;
 use super::netlink::connection::{self, ConnectionView};
+use super::netlink::counter::CounterView;
 use super::netlink::ipvs::{self, Daemon, Dest, Info, Service, Side, attribute, command};
 use super::netlink::{
     Attributes, Frame, GenericFamily, Writer, acknowledge, controller, convert, done, frames,
@@ -53,6 +54,11 @@ pub trait Host {
     /// What the director knows of the way to `addr`.
     fn route(&self, _addr: Addr) -> Route {
         Route::Unknown
+    }
+
+    /// What the director counts beyond the services' own statistics.
+    fn counters(&self) -> Vec<CounterView> {
+        Vec::new()
     }
 
     /// Starts a synchronisation daemon.
@@ -323,42 +329,26 @@ impl<H: Host> Handler<H> {
     fn dump_services(&self, call: &Call, reply: Reply) -> Answered {
         let mut views = self.table.views();
         views.sort_by_key(|view| dump_order(&view.spec.key));
-        let mut dump = Dump::new(call, reply);
-        for view in &views {
-            let mut message = call.message(&ipvs::FAMILY, command::NEW_SERVICE, NLM_F_MULTIPART);
-            convert::list_service(view).emit(&mut message, Side::Director);
-            if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Left);
-            }
-        }
-        dump.end()
+        dump_all(call, reply, (&ipvs::FAMILY, command::NEW_SERVICE), views, |view, to| {
+            convert::list_service(&view).emit(to, Side::Director);
+        })
     }
 
     fn dump_reals(&self, call: &Call, reply: Reply) -> Answered {
         // A service that does not exist has no servers, says the kernel.
         let key = call.service().and_then(|service| convert::service_key(&service));
         let view = key.ok().and_then(|key| self.table.view(&key).ok());
-        let mut dump = Dump::new(call, reply);
-        for real in view.iter().flat_map(|view: &ServiceView| &view.reals) {
-            let mut message = call.message(&ipvs::FAMILY, command::NEW_DEST, NLM_F_MULTIPART);
-            convert::list_real(real).emit(&mut message, Side::Director);
-            if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Left);
-            }
-        }
-        dump.end()
+        let reals = view.iter().flat_map(|view: &ServiceView| &view.reals);
+        dump_all(call, reply, (&ipvs::FAMILY, command::NEW_DEST), reals, |real, to| {
+            convert::list_real(real).emit(to, Side::Director);
+        })
     }
 
     fn dump_daemons(&self, call: &Call, reply: Reply) -> Answered {
-        let mut dump = Dump::new(call, reply);
-        for daemon in self.host.sync_daemons() {
-            let mut message = call.message(&ipvs::FAMILY, command::NEW_DAEMON, NLM_F_MULTIPART);
-            sync::describe(&daemon).emit(&mut message, Side::Director);
-            if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Left);
-            }
-        }
-        dump.end()
+        let daemons = self.host.sync_daemons();
+        dump_all(call, reply, (&ipvs::FAMILY, command::NEW_DAEMON), daemons, |daemon, to| {
+            sync::describe(&daemon).emit(to, Side::Director);
+        })
     }
 
     fn ulvs(&self, call: &Call, reply: Reply) -> Answered {
@@ -366,6 +356,10 @@ impl<H: Host> Handler<H> {
         match call.command {
             connection::EDIT_SNAT => self.edit_snat(call),
             connection::GET_SNAT => self.dump_snat(call, reply),
+            connection::GET_COUNTERS => {
+                let kind = (&connection::FAMILY, connection::NEW_COUNTER);
+                dump_all(call, reply, kind, self.host.counters(), |counter, to| counter.emit(to))
+            }
             _ => self.dump_connections(call, reply),
         }
     }
@@ -381,16 +375,10 @@ impl<H: Host> Handler<H> {
     }
 
     fn dump_snat(&self, call: &Call, reply: Reply) -> Answered {
-        let mut dump = Dump::new(call, reply);
-        for rule in snat::list(&self.table) {
-            let (family, command) = (&connection::FAMILY, connection::NEW_SNAT);
-            let mut message = call.message(family, command, NLM_F_MULTIPART);
-            message.string(connection::RULE, &rule);
-            if dump.push(&message.finish()).is_break() {
-                return Ok(Answer::Left);
-            }
-        }
-        dump.end()
+        let rules = snat::list(&self.table);
+        dump_all(call, reply, (&connection::FAMILY, connection::NEW_SNAT), rules, |rule, to| {
+            to.string(connection::RULE, &rule);
+        })
     }
 
     fn dump_connections(&self, call: &Call, reply: Reply) -> Answered {
@@ -477,6 +465,25 @@ impl<'a> Dump<'a> {
         let is_heard = last.try_for_each(self.reply).is_continue();
         Ok(if is_heard { Answer::Told } else { Answer::Left })
     }
+}
+
+/// Dumps `items`, each as a message of the family and command that `emit` fills in.
+fn dump_all<T>(
+    call: &Call,
+    reply: Reply,
+    (family, command): (&GenericFamily, u8),
+    items: impl IntoIterator<Item = T>,
+    emit: impl Fn(T, &mut Writer),
+) -> Answered {
+    let mut dump = Dump::new(call, reply);
+    for item in items {
+        let mut message = call.message(family, command, NLM_F_MULTIPART);
+        emit(item, &mut message);
+        if dump.push(&message.finish()).is_break() {
+            return Ok(Answer::Left);
+        }
+    }
+    dump.end()
 }
 
 fn find_family(call: &Call, reply: Reply) -> Answered {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::counters;
 use crate::control::advice::Route;
 use crate::control::handler::Host;
 use crate::control::netlink::connection::ConnectionView;
+use crate::control::netlink::counter::CounterView;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
 use crate::worker::{ListedConnection, Peers, Request, SharedLink, WorkerCounters};
@@ -59,14 +61,14 @@ impl DaemonHost {
         })
     }
 
-    /// What each worker has counted.
-    pub fn counters(&self) -> Vec<WorkerCounters> {
-        let ask = |mailbox: &crate::worker::Mailbox| {
+    /// What each worker has counted, with its number; those are left out that do not answer.
+    pub fn worker_counters(&self) -> Vec<(usize, WorkerCounters)> {
+        let ask = |(number, mailbox): (usize, &crate::worker::Mailbox)| {
             let (answer, counted) = bounded(1);
             mailbox.send(Request::Count { answer });
-            counted.recv_timeout(ANSWER_TIMEOUT).ok()
+            Some((number, counted.recv_timeout(ANSWER_TIMEOUT).ok()?))
         };
-        self.peers.iter().filter_map(ask).collect()
+        self.peers.iter().enumerate().filter_map(ask).collect()
     }
 }
 
@@ -86,6 +88,18 @@ impl Host for DaemonHost {
                 from = page.next;
             }
         }
+    }
+
+    fn counters(&self) -> Vec<CounterView> {
+        let workers = self.worker_counters();
+        let (interfaces, link) = self.link.with(|layer| {
+            let names = layer.ports().iter().map(|port| port.name.clone());
+            (names.collect::<Vec<_>>(), layer.counters())
+        });
+        let each = |(number, counted): &(usize, WorkerCounters)| {
+            counters::of_worker(*number, counted, &interfaces)
+        };
+        workers.iter().flat_map(each).chain(counters::of_link(&link)).collect()
     }
 
     fn hold_ports(

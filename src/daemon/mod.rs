@@ -4,6 +4,7 @@
 //! Owns the order in which things start and end. Packets never come here.
 
 mod control;
+mod counters;
 mod house;
 mod interfaces;
 mod ports;

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::control::client::{Director, InProcess};
 use crate::control::handler::Host;
 use crate::engine::Moment;
 use crate::engine::service::{
@@ -218,7 +219,22 @@ fn clients_are_balanced_with_the_kernels_addresses() {
             ControlFlow::Continue(())
         });
         assert_eq!(connections, 24);
-        assert!(daemon.handler.host().counters()[0].verdicts.forwarded > 100);
+        assert!(daemon.handler.host().worker_counters()[0].1.verdicts.forwarded > 100);
+        let mut transport = InProcess { handler: daemon.handler.as_ref(), now: Moment::default() };
+        let counters = Director::new(&mut transport).counters().unwrap();
+        let value = |group: &str, name: &str| {
+            let found = counters.iter().find(|each| each.group == group && each.name == name);
+            found.unwrap_or_else(|| panic!("no {name} of {group} in {counters:?}")).value
+        };
+        assert!(value("packets", "forwarded") > 100);
+        assert!(value("packets", "passed") > 0, "of the connection to port 22");
+        assert_eq!(value("dropped", "table-full"), 0);
+        assert_eq!(value("worker", "connections"), 24);
+        for interface in ["interface out", "interface in"] {
+            assert_eq!(value(interface, "ring-drops"), 0);
+            assert!(value(interface, "received") > 50 && value(interface, "sent") > 50);
+        }
+        assert_eq!(value("link", "bad-arp"), 0);
     });
 }
 
@@ -282,8 +298,8 @@ fn two_workers_keep_connections_whole() {
         let daemon = lab.start(2);
         daemon.balance(Protocol::Tcp, 80);
         assert_eq!(lab.distribution(40), even(40));
-        let counters = daemon.handler.host().counters();
-        assert!(counters.iter().all(|each| each.connections > 5), "{counters:?}");
+        let counters = daemon.handler.host().worker_counters();
+        assert!(counters.iter().all(|(_, each)| each.connections > 5), "{counters:?}");
     });
 }
 
@@ -300,7 +316,7 @@ fn a_service_without_servers_is_refused_by_icmp_and_not_by_a_reset() {
         let error = lab.ask_tcp(Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         assert_eq!(
-            daemon.handler.host().counters()[0].verdicts.replied,
+            daemon.handler.host().worker_counters()[0].1.verdicts.replied,
             1,
             "port unreachable, from the director"
         );

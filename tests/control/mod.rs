@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use ulvs::control::advice::Route;
 use ulvs::control::handler::{Handler, Host};
 use ulvs::control::netlink::connection::ConnectionView;
+use ulvs::control::netlink::counter::CounterView;
 use ulvs::control::{SyncDaemon, SyncRequest, SyncRole};
 use ulvs::engine::service::ServiceTable;
 use ulvs::packet::Addr;
@@ -17,12 +18,17 @@ use ulvs::packet::Addr;
 #[derive(Debug, Default)]
 pub struct TestHost {
     pub connections: Vec<ConnectionView>,
+    pub counters: Vec<CounterView>,
     pub daemons: Mutex<Vec<SyncDaemon>>,
 }
 
 impl Host for TestHost {
     fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>) {
         let _ = self.connections.iter().try_for_each(|connection| each(connection.clone()));
+    }
+
+    fn counters(&self) -> Vec<CounterView> {
+        self.counters.clone()
     }
 
     fn route(&self, addr: Addr) -> Route {

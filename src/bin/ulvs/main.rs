@@ -8,6 +8,7 @@ mod log;
 mod run;
 mod simulate;
 mod snat;
+mod stats;
 
 use std::env;
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Ipvsadm(ipvsadm::Args),
     /// Let real servers reach the outside through the director, in the words of iptables -j SNAT
     Snat(snat::Args),
+    /// Show what the director counts: packets by verdict, drops by reason, interfaces
+    Stats(stats::Args),
     /// Measure ulvs beside other forwarders on this machine
     Bench(bench::Args),
     Lab(lab::Lab),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Snat(args) => snat::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),
         Command::Simulate(arguments) => simulate::run(&arguments),

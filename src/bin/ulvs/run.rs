@@ -1,6 +1,6 @@
 //! `ulvs run`: the director as a daemon.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use ulvs::daemon::{Config, Daemon};
 use ulvs::driver::af_packet::RingConfig;
 use ulvs::link::OwnAddress;
 use ulvs::packet::Prefix;
-use ulvs::worker::Patience;
+use ulvs::worker::{Patience, WorkerCounters};
 
 /// Options of `ulvs run`.
 #[derive(Args, Debug)]
@@ -91,9 +91,34 @@ fn run(args: RunArgs) -> io::Result<()> {
         daemon.keep_house(TURN)?;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("ending");
+    let counted = daemon.handler().host().worker_counters();
+    tracing::info!("ending: {}", summary(counted.iter().map(|(_, counted)| counted)));
     drop(daemon);
     Ok(())
+}
+
+/// What was done, in a sentence.
+fn summary<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> String {
+    let (mut forwarded, mut replied, mut passed, mut ring_drops) = (0, 0, 0, 0);
+    let mut dropped = BTreeMap::new();
+    for WorkerCounters { verdicts, ports, .. } in workers {
+        forwarded += verdicts.forwarded;
+        replied += verdicts.replied;
+        passed += verdicts.passed;
+        ring_drops += ports.iter().map(|(received, _)| received.ring_drops).sum::<u64>();
+        for (reason, count) in verdicts.drops() {
+            *dropped.entry(reason.name()).or_insert(0) += count;
+        }
+    }
+    let total: u64 = dropped.values().sum();
+    let reasons: Vec<_> =
+        dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let reasons =
+        if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    format!(
+        "{forwarded} packets forwarded, {replied} replied to, {passed} passed to the host, \
+         {total} dropped{reasons}; {ring_drops} frames lost because a ring was full"
+    )
 }
 
 /// How long the housekeeper rests at most; how soon a signal is followed.
@@ -179,6 +204,9 @@ const MOST_CORES: usize = 4095;
 
 #[cfg(test)]
 mod tests {
+    use ulvs::driver::{ReceiverCounters, SenderCounters};
+    use ulvs::engine::{DropReason, Verdict};
+
     use super::*;
 
     #[test]
@@ -187,6 +215,21 @@ mod tests {
         for wrong in ["", "x", "3-1", "1,1", "0-99999", "1,,2"] {
             assert!(parse_cores(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_summary_adds_up_over_workers() {
+        let mut counters = WorkerCounters::default();
+        counters.verdicts.forwarded = 2;
+        counters.verdicts.count(Verdict::Drop(DropReason::Truncated));
+        let received = ReceiverCounters { ring_drops: 4, ..ReceiverCounters::default() };
+        counters.ports.push((received, SenderCounters::default()));
+        assert_eq!(
+            summary([&counters, &counters].into_iter()),
+            "4 packets forwarded, 0 replied to, 0 passed to the host, 2 dropped (truncated 2); \
+             8 frames lost because a ring was full"
+        );
+        assert!(summary([].into_iter()).contains("0 dropped;"));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! | `EDIT_SNAT` (3) | request | change the rules of source NAT, in the words of iptables |
 //! | `GET_SNAT` (4), a dump | request | list those rules |
 //! | `NEW_SNAT` (5) | reply | one rule |
+//! | `GET_COUNTERS` (6), a dump | request | list what the director counts |
+//! | `NEW_COUNTER` (7) | reply | one counter |
 //!
 //! | attribute | value |
 //! |---|---|
@@ -19,14 +21,17 @@
 //! | 10 | flags, 32 bits: 1 for a persistence template |
 //! | 11, 12 | name and data of the persistence engine, if there is one |
 //! | 13 | a rule, or a command about one, in the words of iptables, a string |
+//! | 14 | number of the worker that counts, 32 bits in host order; absent if all share the counter |
+//! | 15, 16 | group and name of a counter, strings |
+//! | 17 | its value, 64 bits in host order; an empty 18 may stand before it to align it |
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::GenericFamily;
 use super::attr::{Attributes, Writer};
+use super::{GenericFamily, counter};
 use crate::packet::{Addr, Endpoint};
 
 /// The family.
@@ -34,8 +39,13 @@ pub const FAMILY: GenericFamily = GenericFamily {
     name: "ULVS",
     id: 0x1d,
     version: 1,
-    max_attribute: RULE as u32,
-    operations: &[(GET_CONNECTION, 1 | 4 | 8), (EDIT_SNAT, 1 | 2 | 8), (GET_SNAT, 1 | 4 | 8)],
+    max_attribute: counter::PAD as u32,
+    operations: &[
+        (GET_CONNECTION, 1 | 4 | 8),
+        (EDIT_SNAT, 1 | 2 | 8),
+        (GET_SNAT, 1 | 4 | 8),
+        (GET_COUNTERS, 1 | 4 | 8),
+    ],
 };
 
 /// Lists connections.
@@ -49,6 +59,10 @@ pub const EDIT_SNAT: u8 = 3;
 pub const GET_SNAT: u8 = 4;
 /// A rule of source NAT.
 pub const NEW_SNAT: u8 = 5;
+/// Lists counters.
+pub const GET_COUNTERS: u8 = 6;
+/// A counter.
+pub const NEW_COUNTER: u8 = 7;
 /// The attribute of a rule.
 pub const RULE: u16 = 13;
 /// Bytes of a rule's text at most.

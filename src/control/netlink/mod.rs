@@ -9,6 +9,7 @@ mod attr;
 pub mod connection;
 pub mod controller;
 pub mod convert;
+pub mod counter;
 mod frame;
 pub mod ipvs;
 
