@@ -100,8 +100,11 @@ impl Crowd {
     /// Has the director judge a batch.
     pub fn handle(&mut self, batch: &mut Batch, verdicts: &mut Verdicts) {
         self.director.refresh();
-        let mut packets: ArrayVec<PacketBuf<'_>, MAX_BATCH> =
-            batch.iter_mut().map(|slot| PacketBuf::new(slot, 0, LEN)).collect();
+        // Filled in place: moving it would copy all of its capacity.
+        let mut packets = ArrayVec::<PacketBuf<'_>, MAX_BATCH>::new();
+        for slot in batch {
+            packets.push(PacketBuf::new(slot, 0, LEN));
+        }
         self.director.handle_batch(&mut packets, &Anywhere, self.now, verdicts);
     }
 }

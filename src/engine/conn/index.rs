@@ -67,11 +67,13 @@ impl Index {
     }
 
     /// Reads a word of the hash's bucket, to have it on its way from memory before it is needed.
+    #[inline]
     pub fn touch(&self, hash: u64) -> u32 {
         self.bucket(self.position(hash)).overflow
     }
 
     /// The first entry under `hash` that `is_match` accepts.
+    #[inline]
     pub fn find(&self, hash: u64, mut is_match: impl FnMut(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
         let mut bucket = self.bucket(self.position(hash));
@@ -132,11 +134,13 @@ impl Index {
         buckets * size_of::<Bucket>() + self.free_overflow.capacity() * size_of::<u32>()
     }
 
+    #[inline]
     fn position(&self, hash: u64) -> usize {
         let low = hash as usize & (self.base - 1);
         if low < self.split { hash as usize & (2 * self.base - 1) } else { low }
     }
 
+    #[inline]
     fn bucket(&self, position: usize) -> &Bucket {
         &self.segments[position / SEGMENT][position % SEGMENT]
     }
@@ -233,6 +237,7 @@ impl Bucket {
     const NEW: Self = Self { tags: [0; SLOTS], entries: [EMPTY; SLOTS], overflow: NONE };
 
     /// Which slots have this tag, as a bit mask. Empty slots may be among them.
+    #[inline]
     fn hits(&self, tag: u16) -> u32 {
         let mut hits = 0;
         for (slot, each) in self.tags.iter().enumerate() {

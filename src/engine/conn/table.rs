@@ -40,8 +40,10 @@ pub struct ConnKey {
 
 /// A tracked connection.
 ///
-/// **Shape** — 96 bytes; with its share of the index about 120.
+/// **Shape** — 96 bytes; with its share of the index about 120. Aligned so that none touches more
+/// than two cache lines.
 #[derive(Debug)]
+#[repr(align(32))]
 pub struct Connection {
     client: Addr,
     virtual_addr: Addr,
@@ -263,11 +265,10 @@ impl ConnTable {
         }
     }
 
-    /// Prepares the look-up of a packet, and starts fetching the memory it will need.
+    /// Prepares the look-up of a packet.
     #[inline]
     pub fn prepare(&self, source: Endpoint, destination: Endpoint, protocol: u8) -> Lookup {
         let hash = self.hasher.hash(source, destination, protocol);
-        std::hint::black_box(self.index.touch(hash));
         Lookup { hash, source, destination, protocol }
     }
 
@@ -284,15 +285,26 @@ impl ConnTable {
         Some((ConnId(entry >> 1), direction?))
     }
 
-    /// Reads the record that a packet will need, to have it on its way from memory.
+    /// Reads what packets will need of the index, then their records, to have all of it on its way
+    /// from memory at once.
+    ///
+    /// The loops do nothing else, so that a processor has many of their reads under way together:
+    /// with a million connections that halves what a packet costs.
     #[inline]
-    pub fn fetch(&self, lookup: &Lookup) {
-        let candidate = self.index.find(lookup.hash, |_| true);
-        if let Some(entry) = candidate {
-            let record = self.records.get(entry >> 1);
-            // The identity and the rest lie in different cache lines.
-            std::hint::black_box((record.client, record.timeout_ms));
+    pub fn fetch<'a>(&self, lookups: impl Iterator<Item = &'a Lookup> + Clone) {
+        let mut seen = 0;
+        for lookup in lookups.clone() {
+            seen ^= self.index.touch(lookup.hash);
         }
+        std::hint::black_box(seen);
+        for lookup in lookups {
+            if let Some(entry) = self.index.find(lookup.hash, |_| true) {
+                let record = self.records.get(entry >> 1);
+                // The identity and the rest lie in different cache lines.
+                seen ^= record.client.v4_bits() ^ record.timeout_ms;
+            }
+        }
+        std::hint::black_box(seen);
     }
 
     /// Removes all connections.
@@ -470,10 +482,12 @@ fn answering_endpoint(
 const MAX_CONNECTIONS: usize = (u32::MAX >> 1) as usize;
 
 impl Slab {
+    #[inline]
     fn get(&self, id: u32) -> &Connection {
         &self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
     }
 
+    #[inline]
     fn get_mut(&mut self, id: u32) -> &mut Connection {
         &mut self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
     }

@@ -157,9 +157,7 @@ impl Director {
         for packet in packets.iter_mut() {
             prepared.push(self.prepare(packet));
         }
-        for each in prepared.iter().flatten() {
-            self.conns.fetch(&each.lookup);
-        }
+        self.conns.fetch(prepared.iter().flatten().map(|each| &each.lookup));
         for (packet, prepared) in packets.iter_mut().zip(&prepared) {
             verdicts.push(self.judge(packet, prepared, network, now));
         }
