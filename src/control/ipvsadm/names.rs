@@ -70,6 +70,11 @@ impl Names for SystemNames {
     }
 
     fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
+        // The resolver takes numbers as well, whatever their size, and `*' and nothing for port 0;
+        // every name has a letter (RFC 6335 §5.1).
+        if !service.contains(|letter: char| letter.is_ascii_alphabetic()) {
+            return None;
+        }
         let (socktype, protocol) = match protocol {
             Protocol::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
             Protocol::Udp => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -114,3 +119,15 @@ impl Names for SystemNames {
 
 /// Long enough for any resolver that works.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_is_no_port() {
+        for text in ["99999", "800000", "-2", " 70000", "*", ""] {
+            assert_eq!(SystemNames::default().port(text, Protocol::Tcp), None, "{text:?}");
+        }
+    }
+}
