@@ -68,6 +68,14 @@ impl std::ops::BitOr for PortSet {
     }
 }
 
+impl std::ops::BitAnd for PortSet {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
 impl FromIterator<PortId> for PortSet {
     fn from_iter<T: IntoIterator<Item = PortId>>(ports: T) -> Self {
         ports.into_iter().fold(Self::default(), |mut set, port| {
@@ -159,6 +167,18 @@ impl Claims {
         let why = Why::Adopted { server: asker.addr };
         self.start(addr, why, PortSet::from_iter([asker.segment.port]), now);
         self.asked(addr, asker);
+    }
+
+    /// Tells some ports again what is the director's own, because their link addresses changed.
+    pub fn announce_again(&mut self, ports: PortSet, now: Moment) {
+        for (addr, claim) in &mut self.claims {
+            let ports = claim.ports & ports;
+            if claim.is_owned() && !ports.is_empty() {
+                claim.state = State::Owned { announced: 1 };
+                claim.due = Some(later(now, ANNOUNCE_MS));
+                self.actions.push(Action::Announce(*addr, ports));
+            }
+        }
     }
 
     /// Forgets a claim, if there is one.

@@ -503,6 +503,26 @@ fn an_interface_made_anew_is_asked_anew() {
 }
 
 #[test]
+fn an_interface_made_anew_is_told_what_was_adopted() {
+    let mut layer = layer(bare_host(), |_| {});
+    layer.set_services(services(), at(0));
+    run_until(&mut layer, 900);
+    serve(&mut layer, 1000);
+    hear(&mut layer, IN, &request(SERVER, "192.168.200.110", "192.168.200.1"), 1001);
+    run_until(&mut layer, 10_000);
+    sent(&mut layer);
+    let mut host = bare_host();
+    host.interfaces[1].index = 7;
+    host.interfaces[1].mac = Some(OTHER);
+    layer.set_host(Arc::new(host), at(10_001));
+    let announcement = request(own_mac(OTHER), "192.168.200.1", "192.168.200.1");
+    let announced = Sent::Arp(IN, MacAddr::broadcast(), announcement);
+    assert!(sent(&mut layer).contains(&announced));
+    run_until(&mut layer, 20_000);
+    assert!(sent(&mut layer).contains(&announced));
+}
+
+#[test]
 fn neighbours_in_a_vlan_are_answered_there() {
     let mut layer = layer(bare_host(), |_| {});
     layer.set_services(services(), at(0));

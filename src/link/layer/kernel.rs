@@ -8,10 +8,11 @@ use super::super::frame::{PortId, Segment, Tags};
 use super::super::neighbour::Place;
 use super::super::view::{HostView, KernelAddress};
 use super::{LinkLayer, NOBODY};
+use crate::engine::Moment;
 use crate::packet::{Addr, Family};
 
 impl LinkLayer {
-    pub(super) fn update_ports(&mut self, before: &HostView) {
+    pub(super) fn update_ports(&mut self, before: &HostView, now: Moment) {
         let mut gone = PortSet::default();
         for (id, port) in (0..=u8::MAX).map(PortId).zip(&mut self.ports) {
             let old = (port.index, port.mac);
@@ -31,6 +32,8 @@ impl LinkLayer {
         }
         if !gone.is_empty() && !before.interfaces.is_empty() {
             self.neighbours.forget(|segment| gone.contains(segment.port));
+            // Those that are back: others still have the link address they had before.
+            self.claims.announce_again(gone, now);
         }
     }
 

@@ -212,7 +212,7 @@ impl LinkLayer {
     pub fn set_host(&mut self, host: Arc<HostView>, now: Moment) {
         let before = std::mem::replace(&mut self.host, host);
         self.kernels.extend(self.host.addresses.iter().map(|own| own.addr));
-        self.update_ports(&before);
+        self.update_ports(&before, now);
         self.routes = self.build_routes();
         let known = self.kernel_neighbours();
         self.neighbours.seed(&known, now);
