@@ -112,7 +112,9 @@ impl House {
             tracing::info!("guard rules (nftables) are {state}");
         }
         if self.guard.held() != held {
-            tracing::info!("guard sockets hold the ports of {} services", self.guard.held());
+            let held = self.guard.held();
+            let word = if held == 1 { "service" } else { "services" };
+            tracing::info!("guard sockets hold the ports of {held} {word}");
         }
         self.hold_pools(&snapshot.snat, &host);
         Ok(())

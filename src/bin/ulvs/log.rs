@@ -13,7 +13,11 @@ use tracing_subscriber::registry::LookupSpan;
 /// Starts logging. `RUST_LOG` chooses what is logged, information and worse by default.
 pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Without escape sequences in the fields of events: `Plain` colours what is to be coloured.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     if goes_to_journal() {
         builder.event_format(Journal).init();
     } else {

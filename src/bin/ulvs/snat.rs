@@ -33,8 +33,7 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let path = default_path();
-    let mut transport = SocketTransport::new(path.clone());
+    let mut transport = SocketTransport::new(default_path());
     let mut director = Director::new(&mut transport);
     let result = match command {
         SnatCommand::List => director.snat_rules().map(|rules| {
@@ -50,8 +49,7 @@ pub fn run(args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Failure::Transport(error)) => {
-            eprintln!("ulvs snat: no director at {}: {error}", path.display());
-            eprintln!("hint: `ulvs run' starts one; $ULVS_CONTROL names its socket");
+            eprintln!("ulvs snat: {error}");
             ExitCode::FAILURE
         }
     }
