@@ -11,13 +11,16 @@ use crate::control::advice::Route;
 use crate::control::handler::Host;
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::netlink::counter::CounterView;
+use crate::engine::service::ServiceTable;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
-use crate::worker::{ListedConnection, Peers, Request, SharedLink, WorkerCounters};
+use crate::worker::{Clock, ListedConnection, Peers, Request, SharedLink, WorkerCounters};
 
 /// The daemon, as the control protocol sees it.
 pub struct DaemonHost {
     peers: Peers,
+    services: Arc<ServiceTable>,
+    clock: Clock,
     link: Arc<SharedLink>,
     watch: Arc<HostWatch>,
     chores: Sender<Chore>,
@@ -43,15 +46,19 @@ pub(super) enum Chore {
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Templates looked at under one lock, which new connections wait for.
+const TEMPLATE_PAGE: usize = 4096;
 
 impl DaemonHost {
     pub(super) fn new(
         peers: Peers,
+        services: Arc<ServiceTable>,
+        clock: Clock,
         link: Arc<SharedLink>,
         watch: Arc<HostWatch>,
         chores: Sender<Chore>,
     ) -> Self {
-        Self { peers, link, watch, chores }
+        Self { peers, services, clock, link, watch, chores }
     }
 
     fn is_configured(&self, addr: Addr) -> bool {
@@ -59,6 +66,24 @@ impl DaemonHost {
             let mut networks = layer.configured_networks().into_iter();
             networks.any(|(_, prefix)| prefix.contains(addr))
         })
+    }
+
+    /// Tells the templates of persistent services; breaks off if `each` does.
+    fn templates(
+        &self,
+        each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let now = self.clock.now();
+            let (page, next) = self.services.templates().page(start, TEMPLATE_PAGE, now);
+            for template in &page {
+                let expires_s = template.remaining_ms.div_ceil(1000);
+                each(ConnectionView::of_template(template, expires_s))?;
+            }
+            from = next;
+        }
+        ControlFlow::Continue(())
     }
 
     /// What each worker has counted, with its number; those are left out that do not answer.
@@ -74,6 +99,9 @@ impl DaemonHost {
 
 impl Host for DaemonHost {
     fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>) {
+        if self.templates(each).is_break() {
+            return;
+        }
         for mailbox in self.peers.iter() {
             let mut from = Some(0);
             while let Some(start) = from {

@@ -107,8 +107,14 @@ impl Daemon {
         let mut ports = Ports::new(interfaces, config.ring, Arc::clone(&peers));
         let opened = ports.open_all(&link)?;
         let (send_chore, chores) = bounded(CHORES);
-        let host =
-            DaemonHost::new(Arc::clone(&peers), Arc::clone(&link), Arc::clone(&watch), send_chore);
+        let host = DaemonHost::new(
+            Arc::clone(&peers),
+            Arc::clone(&services),
+            clock,
+            Arc::clone(&link),
+            Arc::clone(&watch),
+            send_chore,
+        );
         let handler = Arc::new(Handler::new(Arc::clone(&services), host));
         let mut daemon = Self {
             house: House::new(watch, Arc::clone(&services), Arc::clone(&link), ports, clock),

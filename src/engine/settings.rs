@@ -11,6 +11,9 @@ pub struct Settings {
     /// `expire_nodest_conn`: connections of removed servers end at their next packet, instead of
     /// swallowing it.
     pub expire_nodest_conn: bool,
+    /// `expire_quiescent_template`: a server of weight 0 loses its persistent clients at their next
+    /// connection.
+    pub expire_quiescent_template: bool,
     /// `sloppy_tcp`: any segment without RST opens a connection.
     pub sloppy_tcp: bool,
     /// `secure_tcp`: whether the stricter table of TCP states is in force.
@@ -24,6 +27,7 @@ impl Default for Settings {
         Self {
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
+            expire_quiescent_template: false,
             sloppy_tcp: false,
             secure_tcp: false,
             schedulers: Tunables::default(),

@@ -14,7 +14,7 @@ use crate::control::handler::{Handler, Host};
 use crate::control::ipvsadm::names::Names;
 use crate::control::ipvsadm::{Console, run};
 use crate::control::netlink::connection::ConnectionView;
-use crate::engine::conn::Connection;
+use crate::engine::conn::{Connection, TemplateView};
 use crate::engine::scheduler::Tunables;
 use crate::engine::service::{Protocol, ServiceTable};
 use crate::engine::{Moment, Settings as EngineSettings};
@@ -62,7 +62,8 @@ impl Administration {
         host: &DirectorHost,
         now: Moment,
     ) -> Output {
-        let handler = Handler::new(Arc::clone(&self.services), Seat { host, now });
+        let handler =
+            Handler::new(Arc::clone(&self.services), Seat { host, services: &self.services, now });
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut console = Console {
             stdin: &mut stdin.as_bytes(),
@@ -88,6 +89,7 @@ impl Administration {
         self.services.set_settings(EngineSettings {
             conn_reuse_mode: number("conn_reuse_mode") as u8,
             expire_nodest_conn: number("expire_nodest_conn") != 0,
+            expire_quiescent_template: number("expire_quiescent_template") != 0,
             sloppy_tcp: number("sloppy_tcp") != 0,
             secure_tcp: number("secure_tcp") == ALWAYS,
             schedulers,
@@ -102,11 +104,18 @@ const ALWAYS: i64 = 3;
 /// What the control protocol asks of the director's host.
 struct Seat<'a> {
     host: &'a DirectorHost,
+    services: &'a ServiceTable,
     now: Moment,
 }
 
 impl Host for Seat<'_> {
     fn connections(&self, each: &mut dyn FnMut(ConnectionView) -> ControlFlow<()>) {
+        let (templates, _) = self.services.templates().page(0, usize::MAX, self.now);
+        for template in &templates {
+            if each(template_view(template)).is_break() {
+                return;
+            }
+        }
         for connection in self.host.director().connections().iter() {
             if !connection.is_outbound() && each(view(connection, self.now)).is_break() {
                 return;
@@ -135,6 +144,10 @@ fn view(connection: &Connection, now: Moment) -> ConnectionView {
         is_template: false,
         persistence_engine: None,
     }
+}
+
+fn template_view(template: &TemplateView) -> ConnectionView {
+    ConnectionView::of_template(template, template.remaining_ms.saturating_sub(1) / 1000)
 }
 
 /// The names that are known in the oracle's network.

@@ -32,6 +32,7 @@ use nix::errno::Errno;
 
 use super::attr::{Attributes, Writer};
 use super::{GenericFamily, counter};
+use crate::engine::conn::TemplateView;
 use crate::packet::{Addr, Endpoint};
 
 /// The family.
@@ -90,6 +91,20 @@ pub struct ConnectionView {
 }
 
 impl ConnectionView {
+    /// How a persistence template is listed, `expires_s` seconds before it expires.
+    pub fn of_template(template: &TemplateView, expires_s: u32) -> Self {
+        Self {
+            protocol: template.key.protocol,
+            client: template.key.client,
+            service: template.key.virtual_endpoint,
+            real: template.key.real_endpoint,
+            state: template.state().into(),
+            expires_s,
+            is_template: true,
+            persistence_engine: None,
+        }
+    }
+
     /// Reads the attributes of a connection.
     pub fn parse(from: &Attributes) -> Result<Self, Errno> {
         let engine = from.string(11, MAX_TEXT)?;

@@ -2,14 +2,17 @@
 //!
 //! Owns the table, its index and its timers, and the state machines. Refuses to know packets'
 //! bytes and services; a connection arrives here with its real server already chosen.
+//! The templates of persistent services are the one table here that all workers share.
 
 mod hash;
 mod index;
 mod state;
 mod table;
 pub mod tcp;
+mod template;
 mod wheel;
 
 pub use hash::split_mix;
 pub use state::State;
 pub use table::{ConnId, ConnKey, ConnTable, Connection, Direction, Lookup, NewConnection};
+pub use template::{Template, TemplateKey, TemplateTable, TemplateView};

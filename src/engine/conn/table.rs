@@ -6,6 +6,7 @@ use super::hash::Hasher;
 use super::index::Index;
 use super::state::State;
 use super::tcp::TcpState;
+use super::template::Template;
 use super::wheel::{Links, Records, Wheel};
 use crate::engine::service::{ForwardingMethod, RealServer};
 use crate::engine::time::Moment;
@@ -49,6 +50,8 @@ pub struct Connection {
     virtual_addr: Addr,
     real_addr: Addr,
     real: Option<Arc<RealServer>>,
+    /// What binds its client to the server, if the service is persistent.
+    template: Option<Arc<Template>>,
     links: Links,
     /// Low 32 bits of the moment of the last packet, in milliseconds.
     last_used: u32,
@@ -72,6 +75,9 @@ struct Ports {
 const LIVE: u8 = 1;
 const ONE_WAY: u8 = 2;
 const OUTBOUND: u8 = 4;
+const ONE_PACKET: u8 = 8;
+
+const _: () = assert!(size_of::<Connection>() == 96);
 
 /// How a connection begins.
 #[derive(Debug)]
@@ -80,6 +86,10 @@ pub struct NewConnection {
     pub key: ConnKey,
     /// Its server; `None` for one that a server began through SNAT.
     pub real: Option<Arc<RealServer>>,
+    /// Its template, if the service is persistent.
+    pub template: Option<Arc<Template>>,
+    /// Whether it is for one packet only: no other packet finds it, and no timer ends it.
+    pub one_packet: bool,
     /// How packets reach the server.
     pub method: ForwardingMethod,
     /// Its first state.
@@ -94,6 +104,7 @@ impl Connection {
         virtual_addr: Addr::UNSPECIFIED,
         real_addr: Addr::UNSPECIFIED,
         real: None,
+        template: None,
         links: Links::NONE,
         last_used: 0,
         timeout_ms: 0,
@@ -133,6 +144,11 @@ impl Connection {
     /// Its real server, unless it was begun by one.
     pub fn real(&self) -> Option<&Arc<RealServer>> {
         self.real.as_ref()
+    }
+
+    /// What binds its client to the server, if the service is persistent.
+    pub fn template(&self) -> Option<&Arc<Template>> {
+        self.template.as_ref()
     }
 
     /// How packets reach the real server.
@@ -181,11 +197,13 @@ impl Connection {
     }
 
     /// Whether a SYN may open a new connection in this one's place: it is in TIME_WAIT or CLOSE, or
-    /// in FIN_WAIT without any packet of the server (`with_fin_wait`).
+    /// in FIN_WAIT without any packet of the server (`with_fin_wait`). Never that of a persistent
+    /// client.
     ///
     /// **Source** — IPVS `is_new_conn_expected`.
     pub fn may_be_reused(&self, with_fin_wait: bool) -> bool {
         match self.state {
+            _ if self.template.is_some() => false,
             State::Tcp(TcpState::TimeWait | TcpState::Close) => true,
             State::Tcp(TcpState::FinWait) => with_fin_wait && self.is_one_way(),
             _ => false,
@@ -332,7 +350,7 @@ impl ConnTable {
         if self.len >= self.limit {
             return None;
         }
-        let NewConnection { key, real, method, state, timeout_ms } = new;
+        let NewConnection { key, real, template, one_packet, method, state, timeout_ms } = new;
         if let Some(real) = &real {
             real.bind_connection(state.activity());
         }
@@ -344,6 +362,7 @@ impl ConnTable {
             virtual_addr: key.virtual_endpoint.addr,
             real_addr: key.real_endpoint.addr,
             real,
+            template,
             links: Links::NONE,
             last_used: now.low(),
             timeout_ms,
@@ -356,12 +375,18 @@ impl ConnTable {
             protocol: key.protocol,
             method,
             state,
-            flags: LIVE | if one_way { ONE_WAY } else { 0 } | if outbound { OUTBOUND } else { 0 },
+            flags: LIVE
+                | if one_way { ONE_WAY } else { 0 }
+                | if outbound { OUTBOUND } else { 0 }
+                | if one_packet { ONE_PACKET } else { 0 },
         };
+        self.len += 1;
+        if one_packet {
+            return Some(ConnId(id));
+        }
         self.enter(id, &key, method);
         let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));
         self.wheel.insert(&mut self.records, id, deadline);
-        self.len += 1;
         Some(ConnId(id))
     }
 
@@ -372,14 +397,18 @@ impl ConnTable {
             return;
         }
         let (key, method) = (record.key(), record.method);
+        let entered = record.flags & ONE_PACKET == 0;
         record.flags = 0;
+        record.template = None;
         if let Some(real) = record.real.take() {
             real.unbind_connection(record.state.activity());
         }
         self.wheel.remove(&mut self.records, id.0);
-        let (forward, reverse) = self.hashes(&key, method);
-        self.index.remove(forward, id.0 << 1);
-        self.index.remove(reverse, id.0 << 1 | 1);
+        if entered {
+            let (forward, reverse) = self.hashes(&key, method);
+            self.index.remove(forward, id.0 << 1);
+            self.index.remove(reverse, id.0 << 1 | 1);
+        }
         self.records.free.push(id.0);
         self.len -= 1;
     }

@@ -1,7 +1,7 @@
 //! Packets of known connections.
 
 use super::Director;
-use crate::engine::conn::tcp::{Seen, TcpFlags, next};
+use crate::engine::conn::tcp::{Seen, TcpFlags, TcpState, next};
 use crate::engine::conn::{ConnId, Connection, Direction, State};
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::{Translation, translate, write_ttl};
@@ -144,7 +144,14 @@ impl Director {
                 }
             };
             let secure = self.snapshot.settings.secure_tcp;
-            conn.set_state(State::Tcp(next(state, flags, seen, secure)));
+            let next = State::Tcp(next(state, flags, seen, secure));
+            let was_established = state == TcpState::Established;
+            conn.set_state(next);
+            if next == ESTABLISHED && !was_established {
+                assure(conn);
+            }
+        } else if to == Direction::ToClient {
+            assure(conn);
         }
         let timeout_ms = conn.state().timeout_ms(&self.snapshot.timeouts);
         self.conns.extend(id, timeout_ms, now);
@@ -179,6 +186,15 @@ impl Director {
             headers.ttl = headers.ttl.saturating_sub(1);
         }
         self.refuse(error, packet.bytes(), &headers, Some(virtual_addr), network, now)
+    }
+}
+
+const ESTABLISHED: State = State::Tcp(TcpState::Established);
+
+/// Tells a connection's template that it was answered.
+fn assure(conn: &Connection) {
+    if let Some(template) = conn.template() {
+        template.assure();
     }
 }
 

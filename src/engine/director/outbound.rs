@@ -78,7 +78,16 @@ impl Director {
         };
         let timeout_ms = state.timeout_ms(&self.snapshot.timeouts);
         let method = ForwardingMethod::Masquerade;
-        self.conns.insert(NewConnection { key, real: None, method, state, timeout_ms }, now)
+        let new = NewConnection {
+            key,
+            real: None,
+            template: None,
+            one_packet: false,
+            method,
+            state,
+            timeout_ms,
+        };
+        self.conns.insert(new, now)
     }
 
     /// A port of `addr` from which no other connection talks to the same remote end.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::forward::tcp_flags;
 use super::{Director, service_protocol};
 use crate::engine::conn::tcp::TcpState;
-use crate::engine::conn::{ConnKey, NewConnection, State};
+use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
 use crate::engine::network::Network;
 use crate::engine::scheduler::Flow;
-use crate::engine::service::{ForwardingMethod, Protocol, RealServer, VirtualService};
+use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, VirtualService};
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
@@ -37,15 +37,21 @@ impl Director {
         }
         let Endpoint { addr, port } = headers.destination;
         let service = Arc::clone(self.snapshot.lookup(protocol, addr, port)?);
-        let Some(real) = self.choose(&service, headers, now) else {
-            let error = IcmpError::PortUnreachable;
-            return Some(self.refuse(error, packet.bytes(), headers, Some(addr), network, now));
-        };
-        Some(self.open(packet, headers, protocol, real, network, now))
+        match self.choose(&service, protocol, headers, now) {
+            Ok(choice) => Some(self.open(packet, headers, protocol, choice, network, now)),
+            Err(Refusal::TableFull) => Some(Verdict::Drop(DropReason::TableFull)),
+            Err(Refusal::NoServer) if is_beside_ftp(&service.key(), port) => None,
+            Err(Refusal::NoServer) => {
+                let error = IcmpError::PortUnreachable;
+                Some(self.refuse(error, packet.bytes(), headers, Some(addr), network, now))
+            }
+        }
     }
 
     fn opens(&self, protocol: Protocol, packet: &PacketBuf<'_>, headers: &Headers) -> bool {
         match protocol {
+            // What comes from there belongs to a connection of FTP that is known, or to nobody.
+            _ if headers.source.port == FTP_DATA => false,
             Protocol::Udp => true,
             Protocol::Tcp => tcp_flags(packet, headers).is_some_and(|flags| {
                 !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp)
@@ -54,14 +60,49 @@ impl Director {
         }
     }
 
+    /// Chooses a server: the one that the client is bound to, else the scheduler's choice.
+    ///
+    /// **Source** — IPVS `ip_vs_schedule`, `ip_vs_sched_persist`.
     fn choose(
         &mut self,
         service: &VirtualService,
+        protocol: Protocol,
         headers: &Headers,
         now: Moment,
-    ) -> Option<Arc<RealServer>> {
-        let flow = Flow { client: headers.source, destination: headers.destination };
-        service.pool().schedule(&flow, now, &mut self.random)
+    ) -> Result<Choice, Refusal> {
+        let Headers { source: client, destination, .. } = *headers;
+        let flow = Flow { client, destination };
+        let mut pool = service.pool();
+        let spec = pool.spec();
+        let one_packet = spec.one_packet && protocol == Protocol::Udp;
+        let on_own_port = is_on_own_port(&spec.key, destination.port);
+        let Some(timeout_s) = spec.persistence_timeout_s else {
+            // Only persistent services take other ports than their own.
+            if !on_own_port && !matches!(spec.key, ServiceKey::Mark { .. }) {
+                return Err(Refusal::NoServer);
+            }
+            let real = pool.schedule(&flow, now, &mut self.random).ok_or(Refusal::NoServer)?;
+            let port = or_else_port(real.port(), destination.port);
+            return Ok(Choice { real, port, template: None, one_packet });
+        };
+        let key = TemplateKey::new(spec, protocol, client.addr, destination);
+        let quiescent = self.snapshot.settings.expire_quiescent_template;
+        // Held until the template is there, so that no other worker makes one for the client.
+        let mut templates = self.services.templates();
+        let template = match templates.find(&key, quiescent, now) {
+            Some(template) => template,
+            None => {
+                let real = pool.schedule(&flow, now, &mut self.random);
+                let real = real.ok_or(Refusal::NoServer)?;
+                let port = if key.has_port() { real.port() } else { 0 };
+                let bound = templates.insert(key, real, port, timeout_s, now);
+                bound.ok_or(Refusal::TableFull)?
+            }
+        };
+        let real = Arc::clone(template.real());
+        let port = if on_own_port { real.port() } else { 0 };
+        let port = or_else_port(port, destination.port);
+        Ok(Choice { real, port, template: Some(template), one_packet })
     }
 
     fn open(
@@ -69,10 +110,11 @@ impl Director {
         packet: &mut PacketBuf<'_>,
         headers: &Headers,
         protocol: Protocol,
-        real: Arc<RealServer>,
+        choice: Choice,
         network: &impl Network,
         now: Moment,
     ) -> Verdict {
+        let Choice { real, port, template, one_packet } = choice;
         let state = match protocol {
             Protocol::Tcp => State::Tcp(TcpState::None),
             Protocol::Udp | Protocol::Sctp => State::Udp,
@@ -83,8 +125,6 @@ impl Director {
             }
             method => method,
         };
-        // A server of port 0 gets the packets at the port they were sent to.
-        let port = if real.port() == 0 { headers.destination.port } else { real.port() };
         let key = ConnKey {
             protocol: headers.protocol,
             client: headers.source,
@@ -93,12 +133,54 @@ impl Director {
         };
         let worker = self.worker;
         let counted = Arc::clone(&real);
-        let new =
-            NewConnection { key, real: Some(real), method, state, timeout_ms: NEW_TIMEOUT_MS };
+        let timeout_ms = NEW_TIMEOUT_MS;
+        let real = Some(real);
+        let new = NewConnection { key, real, template, one_packet, method, state, timeout_ms };
         let Some(id) = self.conns.insert(new, now) else {
             return Verdict::Drop(DropReason::TableFull);
         };
         counted.counters(worker).count_connection();
-        self.pass_to_real(packet, headers, id, network, now)
+        let verdict = self.pass_to_real(packet, headers, id, network, now);
+        if one_packet {
+            self.conns.remove(id);
+        }
+        verdict
     }
+}
+
+/// What a new connection gets.
+struct Choice {
+    real: Arc<RealServer>,
+    /// The port at the server.
+    port: u16,
+    template: Option<Arc<Template>>,
+    /// Whether it ends with its first packet.
+    one_packet: bool,
+}
+
+/// Why there is no choice.
+enum Refusal {
+    /// No server takes new connections.
+    NoServer,
+    /// There is no room for another template.
+    TableFull,
+}
+
+const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+
+/// Whether a packet goes to the very port of its service.
+fn is_on_own_port(service: &ServiceKey, port: u16) -> bool {
+    matches!(service, ServiceKey::Address { port: own, .. } if *own == port)
+}
+
+/// Whether a packet came to an FTP service by another port, which is the host's business if the
+/// service does not take it. **Source** — IPVS `ip_vs_leave`.
+fn is_beside_ftp(service: &ServiceKey, port: u16) -> bool {
+    port != FTP && is_on_own_port(service, FTP)
+}
+
+/// `port`, or where that is 0 the port that the packet was sent to.
+fn or_else_port(port: u16, destination: u16) -> u16 {
+    if port == 0 { destination } else { port }
 }

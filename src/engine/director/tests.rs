@@ -1,5 +1,7 @@
 //! The director packet by packet, with a virtual clock.
 
+mod persistence;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

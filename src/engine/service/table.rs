@@ -11,6 +11,7 @@ use super::spec::{
     ConfigError, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Timeouts,
     TunnelKind,
 };
+use crate::engine::conn::TemplateTable;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
 use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
@@ -36,17 +37,19 @@ impl Snapshot {
         self.services.get(key)
     }
 
-    /// The service that takes packets to this destination: the exact one, else that of port 0.
+    /// The service that takes packets to this destination: the exact one, else for data connections
+    /// of FTP that of port 21, else that of port 0.
     ///
-    /// **Source** — IPVS `ip_vs_service_find`, without marks and FTP.
+    /// **Source** — IPVS `ip_vs_service_find`, without marks.
     pub fn lookup(
         &self,
         protocol: Protocol,
         addr: Addr,
         port: u16,
     ) -> Option<&Arc<VirtualService>> {
-        self.service(&ServiceKey::Address { protocol, addr, port })
-            .or_else(|| self.service(&ServiceKey::Address { protocol, addr, port: 0 }))
+        let at = |port| self.service(&ServiceKey::Address { protocol, addr, port });
+        let may_be_ftp_data = protocol == Protocol::Tcp && (port == 20 || port >= 1024);
+        at(port).or_else(|| if may_be_ftp_data { at(21) } else { None }).or_else(|| at(0))
     }
 
     /// All services, in no particular order.
@@ -86,6 +89,7 @@ pub struct ServiceTable {
     revision: AtomicU64,
     published: Mutex<Arc<Snapshot>>,
     editor: Mutex<Editor>,
+    templates: Mutex<TemplateTable>,
     workers: usize,
 }
 
@@ -120,6 +124,12 @@ const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
 const MAX_SNAT_RULES: usize = 1024;
 
+/// Templates looked at under one lock, and how often it is taken at one go.
+const EXPIRY_BATCH: u32 = 1024;
+const EXPIRY_BATCHES: u32 = 256;
+/// A template's timer is this exact; connections and listings see it end on time.
+const EXPIRY_PERIOD_MS: u64 = 1000;
+
 /// **Source** — IPVS refuses what does not fit a signed number of ticks; Debian's kernels tick 250
 /// times a second.
 const MAX_TIMEOUT_S: u32 = i32::MAX as u32 / 250;
@@ -132,6 +142,7 @@ impl ServiceTable {
             revision: AtomicU64::new(0),
             published: Mutex::default(),
             editor: Mutex::default(),
+            templates: Mutex::default(),
             workers,
         }
     }
@@ -149,6 +160,11 @@ impl ServiceTable {
     /// The services as they are now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&lock(&self.published))
+    }
+
+    /// Locks the templates of persistent services. To be taken after a service's lock, never before.
+    pub fn templates(&self) -> MutexGuard<'_, TemplateTable> {
+        lock(&self.templates)
     }
 
     /// Adds a service (`-A`).
@@ -315,8 +331,8 @@ impl ServiceTable {
         (self.sum(&editor), editor.estimator.rates())
     }
 
-    /// Does what is due by time: samples for the rates, what schedulers have to do, and forgetting
-    /// removed servers.
+    /// Does what is due by time: samples for the rates, what schedulers have to do, the expiry of
+    /// templates, and forgetting removed servers.
     ///
     /// Returns when it wants to be called next.
     pub fn handle_timeout(&self, now: Moment) -> Moment {
@@ -337,7 +353,17 @@ impl ServiceTable {
         let schedulers = schedulers.services.values();
         let next = schedulers.filter_map(|service| service.pool().handle_timeout(now)).min();
         let next = next.unwrap_or(editor.next_sample);
-        next.min(editor.next_sample).min(editor.next_sweep)
+        next.min(editor.next_sample).min(editor.next_sweep).min(self.expire_templates(now))
+    }
+
+    /// Expires templates, holding up new connections for no longer than a batch of them takes.
+    fn expire_templates(&self, now: Moment) -> Moment {
+        for _ in 0..EXPIRY_BATCHES {
+            if !self.templates().expire(now, EXPIRY_BATCH) {
+                return Moment::from_ms(now.as_ms() + EXPIRY_PERIOD_MS);
+            }
+        }
+        now
     }
 
     fn sum(&self, editor: &Editor) -> Totals {

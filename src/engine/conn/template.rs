@@ -1,0 +1,463 @@
+//! Persistence templates: which server a client's connections go to.
+//!
+//! One table for all workers, so that a client whose connections are spread over several of them
+//! stays with one server. It is locked when a connection to a persistent service begins, and when
+//! time passes; packets of connections never come here, because a connection holds its template
+//! itself. Refuses to know packets; how long a template lives is its service's affair.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use hashbrown::HashMap;
+
+use super::table::ConnKey;
+use super::wheel::{Links, Records, Wheel};
+use crate::engine::service::{Protocol, RealServer, ServiceKey, ServiceSpec};
+use crate::engine::time::Moment;
+use crate::packet::{Addr, Endpoint, Family};
+
+/// What connections share a template.
+///
+/// **Source** — IPVS: (protocol, client's network, virtual address and port); the port is 0 for a
+/// service on port 0, and on 21 together with the ports that come with FTP. For a marked service
+/// the protocol is 0 and the mark stands in for the virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TemplateKey {
+    protocol: u8,
+    client: Addr,
+    virtual_endpoint: Endpoint,
+}
+
+/// A client's bond to a real server, as its connections hold it.
+#[derive(Debug)]
+pub struct Template {
+    real: Arc<RealServer>,
+    assured: AtomicBool,
+}
+
+/// What a listing shows of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateView {
+    /// Its addresses; the client's are those of its network, port 0.
+    pub key: ConnKey,
+    /// Whether one of its connections was ever answered.
+    pub is_assured: bool,
+    /// Milliseconds until it expires, if no connection begins or is left then.
+    pub remaining_ms: u32,
+}
+
+/// The templates of all services.
+#[derive(Debug)]
+pub struct TemplateTable {
+    records: Records32,
+    free: Vec<u32>,
+    index: HashMap<TemplateKey, u32>,
+    /// Made for the first template, which tells the time.
+    wheel: Option<Wheel>,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Records32(Vec<Record>);
+
+#[derive(Debug)]
+struct Record {
+    key: TemplateKey,
+    real_port: u16,
+    timeout_ms: u64,
+    deadline: Moment,
+    links: Links,
+    /// `None` in a record that is free.
+    template: Option<Arc<Template>>,
+}
+
+/// Templates at most: about 200 MB. Clients beyond them are refused by persistent services.
+const MAX_TEMPLATES: usize = 1 << 20;
+
+/// A template whose time is up stays this long if connections hold it.
+///
+/// **Source** — IPVS `ip_vs_conn_expire`, which looks again after 60 s, and so from then on.
+const HELD_TIMEOUT_MS: u64 = 60_000;
+
+/// The port that a template gets when its server is gone, so that its client finds it no more.
+///
+/// **Source** — IPVS `ip_vs_check_template`.
+const RETIRED_PORT: u16 = 0xffff;
+
+const FTP: u16 = 21;
+
+impl TemplateKey {
+    /// The key of what `client` sends to `destination` of a persistent service.
+    pub fn new(
+        service: &ServiceSpec,
+        protocol: Protocol,
+        client: Addr,
+        destination: Endpoint,
+    ) -> Self {
+        let client = network(client, service.netmask);
+        match service.key {
+            ServiceKey::Address { port, .. } => {
+                let own = destination.port == port && port != FTP;
+                let port = if own { port } else { 0 };
+                let virtual_endpoint = Endpoint::new(destination.addr, port);
+                Self { protocol: protocol.number(), client, virtual_endpoint }
+            }
+            ServiceKey::Mark { mark, family } => {
+                let addr = match family {
+                    Family::V4 => Addr::v4(mark),
+                    Family::V6 => Addr::v6(u128::from(mark) << 96),
+                };
+                Self { protocol: 0, client, virtual_endpoint: Endpoint::new(addr, 0) }
+            }
+        }
+    }
+
+    /// Whether it holds for one port only.
+    pub fn has_port(&self) -> bool {
+        self.virtual_endpoint.port != 0
+    }
+}
+
+/// The client's network: `netmask` is a mask for IPv4 and a prefix length for IPv6.
+fn network(client: Addr, netmask: u32) -> Addr {
+    match client.family() {
+        Family::V4 => Addr::v4(client.v4_bits() & netmask),
+        Family::V6 => {
+            let host_bits = 128 - netmask.min(128);
+            Addr::v6(client.bits() & u128::MAX.checked_shl(host_bits).unwrap_or(0))
+        }
+    }
+}
+
+impl Template {
+    /// The server.
+    pub fn real(&self) -> &Arc<RealServer> {
+        &self.real
+    }
+
+    /// Notes that one of its connections was answered.
+    pub fn assure(&self) {
+        // Read first, so that workers do not take the line from each other for nothing.
+        if !self.assured.load(Relaxed) {
+            self.assured.store(true, Relaxed);
+        }
+    }
+
+    /// Whether new connections may follow it. A weight of 0 ends that only with
+    /// `expire_quiescent_template`, an overload never.
+    fn is_valid(&self, expire_quiescent: bool) -> bool {
+        self.real.is_available() && !(expire_quiescent && self.real.weight() == 0)
+    }
+}
+
+impl TemplateView {
+    /// The state's name, as `ipvsadm -Lc` shows it.
+    pub fn state(&self) -> &'static str {
+        if self.is_assured { "ASSURED" } else { "NONE" }
+    }
+}
+
+impl Default for TemplateTable {
+    fn default() -> Self {
+        Self::with_limit(MAX_TEMPLATES)
+    }
+}
+
+impl TemplateTable {
+    /// An empty table that takes `limit` templates.
+    fn with_limit(limit: usize) -> Self {
+        Self {
+            records: Records32::default(),
+            free: Vec::new(),
+            index: HashMap::new(),
+            wheel: None,
+            limit,
+        }
+    }
+
+    /// The template under `key`, whose time begins anew.
+    ///
+    /// One whose server is gone (or of weight 0, with `expire_quiescent`) is retired: it is listed
+    /// until it expires, but found no more.
+    pub fn find(
+        &mut self,
+        key: &TemplateKey,
+        expire_quiescent: bool,
+        now: Moment,
+    ) -> Option<Arc<Template>> {
+        let id = *self.index.get(key)?;
+        if !self.settle(id, now) {
+            self.remove(id);
+            return None;
+        }
+        let record = &mut self.records.0[id as usize];
+        record.deadline = record.from(now);
+        let template = record.template.clone()?;
+        if template.is_valid(expire_quiescent) {
+            return Some(template);
+        }
+        record.key.virtual_endpoint.port = RETIRED_PORT;
+        record.real_port = RETIRED_PORT;
+        self.index.remove(key);
+        None
+    }
+
+    /// Binds a client to a server for `timeout_s` seconds; `None` if the table is full.
+    ///
+    /// `real_port` is what a listing shows of the server's port.
+    pub fn insert(
+        &mut self,
+        key: TemplateKey,
+        real: Arc<RealServer>,
+        real_port: u16,
+        timeout_s: u32,
+        now: Moment,
+    ) -> Option<Arc<Template>> {
+        if self.len() >= self.limit {
+            return None;
+        }
+        real.bind_template();
+        let template = Arc::new(Template { real, assured: AtomicBool::new(false) });
+        let timeout_ms = u64::from(timeout_s) * 1000;
+        let mut record = Record {
+            key,
+            real_port,
+            timeout_ms,
+            deadline: now,
+            links: Links::NONE,
+            template: Some(Arc::clone(&template)),
+        };
+        record.deadline = record.from(now);
+        let deadline = record.deadline;
+        let id = self.put(record);
+        self.index.insert(key, id);
+        let wheel = self.wheel.get_or_insert_with(|| Wheel::new(now));
+        wheel.insert(&mut self.records, id, deadline);
+        Some(template)
+    }
+
+    /// Removes templates whose time is up and that no connection holds; looks at `budget` of them,
+    /// or empty ticks, at most. Returns whether there may be more.
+    pub fn expire(&mut self, now: Moment, mut budget: u32) -> bool {
+        while budget > 0 {
+            let Some(wheel) = &mut self.wheel else { return false };
+            let Some(id) = wheel.poll(&mut self.records, now, &mut budget) else {
+                return budget == 0;
+            };
+            budget = budget.saturating_sub(1);
+            if self.settle(id, now) {
+                let deadline = self.records.0[id as usize].deadline;
+                if let Some(wheel) = &mut self.wheel {
+                    wheel.insert(&mut self.records, id, deadline);
+                }
+            } else {
+                self.remove(id);
+            }
+        }
+        true
+    }
+
+    /// Templates in the table.
+    pub fn len(&self) -> usize {
+        self.records.0.len() - self.free.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Templates from position `from` on, at most `count` records looked at, and the position to go
+    /// on from; `None` at the end. For listings that must not hold up new connections.
+    pub fn page(
+        &self,
+        from: usize,
+        count: usize,
+        now: Moment,
+    ) -> (Vec<TemplateView>, Option<usize>) {
+        let end = from.saturating_add(count).min(self.records.0.len());
+        let records = self.records.0.get(from..end).unwrap_or_default();
+        let page = records.iter().filter_map(|record| record.view(now)).collect();
+        (page, (end < self.records.0.len()).then_some(end))
+    }
+
+    /// Does what its timer would have done to a record by `now`; `false` if it has expired.
+    fn settle(&mut self, id: u32, now: Moment) -> bool {
+        let record = &mut self.records.0[id as usize];
+        if now < record.deadline {
+            return true;
+        }
+        if !record.is_held() {
+            return false;
+        }
+        record.timeout_ms = HELD_TIMEOUT_MS;
+        record.deadline = record.from(now);
+        true
+    }
+
+    fn put(&mut self, record: Record) -> u32 {
+        if let Some(id) = self.free.pop() {
+            self.records.0[id as usize] = record;
+            return id;
+        }
+        self.records.0.push(record);
+        self.records.0.len() as u32 - 1
+    }
+
+    fn remove(&mut self, id: u32) {
+        if let Some(wheel) = &mut self.wheel {
+            wheel.remove(&mut self.records, id);
+        }
+        let record = &mut self.records.0[id as usize];
+        let Some(template) = record.template.take() else { return };
+        template.real.unbind_template();
+        if self.index.get(&record.key) == Some(&id) {
+            self.index.remove(&record.key);
+        }
+        self.free.push(id);
+    }
+}
+
+impl Record {
+    /// When its time is up if it begins now.
+    fn from(&self, now: Moment) -> Moment {
+        Moment::from_ms(now.as_ms().saturating_add(self.timeout_ms))
+    }
+
+    /// Whether connections hold the template. None can come to do so while the table is locked.
+    fn is_held(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| Arc::strong_count(template) > 1)
+    }
+
+    fn view(&self, now: Moment) -> Option<TemplateView> {
+        let template = self.template.as_ref()?;
+        let remaining_ms = self.deadline.ms_since(now);
+        if remaining_ms == 0 && !self.is_held() {
+            return None;
+        }
+        Some(TemplateView {
+            key: ConnKey {
+                protocol: self.key.protocol,
+                client: Endpoint::new(self.key.client, 0),
+                virtual_endpoint: self.key.virtual_endpoint,
+                real_endpoint: Endpoint::new(template.real.addr(), self.real_port),
+            },
+            is_assured: template.assured.load(Relaxed),
+            remaining_ms: remaining_ms.min(u64::from(u32::MAX)) as u32,
+        })
+    }
+}
+
+impl Records for Records32 {
+    fn links(&mut self, id: u32) -> &mut Links {
+        &mut self.0[id as usize].links
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::service::RealSpec;
+
+    const CLIENT: Addr = Addr::v4(0x0c00_0002);
+    const VIRTUAL: Addr = Addr::v4(0x0c00_0001);
+
+    fn service(port: u16) -> ServiceSpec {
+        let protocol = Protocol::Tcp;
+        ServiceSpec::new(ServiceKey::Address { protocol, addr: VIRTUAL, port })
+    }
+
+    fn key(service: &ServiceSpec, client: Addr, port: u16) -> TemplateKey {
+        TemplateKey::new(service, Protocol::Tcp, client, Endpoint::new(VIRTUAL, port))
+    }
+
+    fn real() -> Arc<RealServer> {
+        Arc::new(RealServer::new(&RealSpec::new(Addr::v4(0xc0a8_c86e), 80), 1))
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_ms(5_000_000 + seconds * 1000)
+    }
+
+    #[test]
+    fn keys_follow_the_services_port_and_netmask() {
+        let other = Addr::v4(0x0c00_00ff);
+        let mut web = service(80);
+        assert_ne!(key(&web, CLIENT, 80), key(&web, other, 80));
+        web.netmask = 0xffff_ff00;
+        assert_eq!(key(&web, CLIENT, 80), key(&web, other, 80));
+        assert_eq!(key(&web, CLIENT, 80).virtual_endpoint.port, 80);
+        for port in [0, FTP] {
+            let every = service(port);
+            assert_eq!(key(&every, CLIENT, 21), key(&every, CLIENT, 2000));
+        }
+        let mut six = service(80);
+        let client = Addr::v6(0x2001_0db8_00aa_0000_0000_0000_0000_0001);
+        six.netmask = 64;
+        assert_eq!(key(&six, client, 80).client, Addr::v6(client.bits() >> 64 << 64));
+        six.netmask = 0;
+        assert_eq!(key(&six, client, 80).client, Addr::UNSPECIFIED);
+    }
+
+    #[test]
+    fn an_idle_template_expires_and_a_held_one_gets_minutes() {
+        let (mut table, real) = (TemplateTable::default(), real());
+        let key = key(&service(80), CLIENT, 80);
+        let held = table.insert(key, Arc::clone(&real), 80, 3, at(0)).unwrap();
+        table.expire(at(4), u32::MAX);
+        let (page, _) = table.page(0, 10, at(4));
+        // Its timer runs from when it was looked at, here a second late.
+        assert_eq!((page.len(), page[0].remaining_ms), (1, 60_000));
+        drop(held);
+        assert_eq!(real.persistent(), 1);
+        assert!(table.find(&key, false, at(63)).is_some(), "its time begins anew");
+        table.expire(at(122), u32::MAX);
+        assert_eq!(table.len(), 1);
+        table.expire(at(124), u32::MAX);
+        assert_eq!((table.len(), real.persistent()), (0, 0));
+        assert!(table.find(&key, false, at(124)).is_none());
+    }
+
+    #[test]
+    fn a_template_is_not_followed_after_its_time_even_before_its_timer_ran() {
+        let (mut table, real) = (TemplateTable::default(), real());
+        let key = key(&service(80), CLIENT, 80);
+        table.insert(key, Arc::clone(&real), 80, 3, at(0)).unwrap();
+        assert!(table.page(0, 10, at(3)).0.is_empty());
+        assert!(table.find(&key, false, at(3)).is_none());
+        assert_eq!((table.len(), real.persistent()), (0, 0));
+    }
+
+    #[test]
+    fn a_retired_template_makes_room_for_the_next() {
+        let (mut table, gone, next) = (TemplateTable::default(), real(), real());
+        let key = key(&service(80), CLIENT, 80);
+        table.insert(key, Arc::clone(&gone), 80, 60, at(0)).unwrap();
+        gone.set_available(false);
+        assert!(table.find(&key, false, at(1)).is_none());
+        table.insert(key, Arc::clone(&next), 80, 60, at(1)).unwrap();
+        gone.set_available(true);
+        let found = table.find(&key, false, at(2)).unwrap();
+        assert!(Arc::ptr_eq(found.real(), &next));
+        let (page, _) = table.page(0, 10, at(2));
+        let ports: Vec<_> = page.iter().map(|view| view.key.virtual_endpoint.port).collect();
+        assert_eq!(ports, [RETIRED_PORT, 80]);
+        table.expire(at(62), u32::MAX);
+        drop(found);
+        assert_eq!((gone.persistent(), next.persistent()), (0, 1));
+        assert!(table.find(&key, false, at(61)).is_some());
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more_and_pages_are_whole() {
+        let (mut table, real, web) = (TemplateTable::with_limit(5), real(), service(80));
+        let mut clients = (0..6).map(|client| {
+            let key = key(&web, Addr::v4(client), 80);
+            table.insert(key, Arc::clone(&real), 80, 60, at(0)).is_some()
+        });
+        assert_eq!(clients.by_ref().filter(|taken| *taken).count(), 5);
+        let (first, next) = table.page(0, 3, at(0));
+        let (second, end) = table.page(next.unwrap(), 3, at(0));
+        assert_eq!((first.len(), second.len(), end), (3, 2, None));
+    }
+}
