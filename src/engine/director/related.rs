@@ -39,7 +39,7 @@ impl Director {
             return None;
         }
         let is_direct = conn.method() == ForwardingMethod::Direct;
-        if conn.method() != ForwardingMethod::Masquerade && !(is_direct && !to_client) {
+        if conn.method() != ForwardingMethod::Masquerade && (to_client || !is_direct) {
             return None;
         }
         // What is left to a network card to sum up cannot be wrong yet.
