@@ -17,8 +17,8 @@
 //!
 //! Between batches [`refresh`](Director::refresh) picks up edits. For each batch
 //! [`handle_batch`](Director::handle_batch), then [`poll_output`](Director::poll_output) until
-//! `None`. [`handle_timeout`](Director::handle_timeout) at the latest when
-//! [`poll_timeout`](Director::poll_timeout) said. `now` never goes back.
+//! `None`. [`handle_timeout`](Director::handle_timeout) ten times a second or more often: that is
+//! how exactly connections expire. `now` never goes back.
 
 mod errors;
 mod forward;
@@ -181,22 +181,9 @@ impl Director {
         self.conns.expire(now, budget);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest; `None` if
-    /// there is nothing to expire.
-    #[must_use]
-    pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
-        const PERIOD_MS: u64 = 100;
-        (!self.conns.is_empty()).then(|| Moment::from_ms(now.as_ms() + PERIOD_MS))
-    }
-
     /// The connections.
     pub fn connections(&self) -> &ConnTable {
         &self.conns
-    }
-
-    /// Expires all connections at once.
-    pub fn clear_connections(&mut self) {
-        self.conns.clear();
     }
 
     /// How many packets had which verdict.
