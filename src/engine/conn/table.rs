@@ -325,6 +325,13 @@ impl ConnTable {
         std::hint::black_box(seen);
     }
 
+    /// Removes all connections.
+    pub fn clear(&mut self) {
+        for id in 0..self.records.used {
+            self.remove(ConnId(id));
+        }
+    }
+
     /// The connection.
     pub fn get(&self, id: ConnId) -> &Connection {
         self.records.get(id.0)

@@ -186,6 +186,11 @@ impl Director {
         &self.conns
     }
 
+    /// Expires all connections at once.
+    pub fn clear_connections(&mut self) {
+        self.conns.clear();
+    }
+
     /// How many packets had which verdict.
     pub fn verdicts(&self) -> &VerdictCounters {
         &self.verdicts
