@@ -35,6 +35,8 @@ pub(super) struct House {
     next_look: Moment,
     /// Whether the services it starts with are in force.
     has_begun: bool,
+    /// Since when silent next hops are counted, and how many there were.
+    silent: (Moment, u32),
 }
 
 impl House {
@@ -64,6 +66,7 @@ impl House {
             next_look,
             has_begun,
             problems: Vec::new(),
+            silent: (next_tick, 0),
         }
     }
 
@@ -92,9 +95,29 @@ impl House {
             self.next_tick = self.services.handle_timeout(now);
         }
         while let Some(event) = self.link.with(|layer| layer.poll_event()) {
-            tell(&event);
+            match event {
+                // Whoever sends from made-up addresses must not fill the log.
+                Event::Silent { addr } => self.note_silent(addr, now),
+                event => tell(&event),
+            }
         }
         Ok(())
+    }
+
+    /// Says that a next hop is silent, unless much of that has been said of late.
+    fn note_silent(&mut self, addr: Addr, now: Moment) {
+        let (since, told) = self.silent;
+        self.silent = match now.ms_since(since) < SILENT_PERIOD_MS {
+            true => (since, told + 1),
+            false => (now, 1),
+        };
+        match self.silent.1 {
+            1..=SILENT_MOST => tracing::warn!("{addr} does not answer ARP"),
+            told if told == SILENT_MOST + 1 => tracing::warn!(
+                "more addresses do not answer ARP; `ulvs stats' counts their packets as silent"
+            ),
+            _ => {}
+        }
     }
 
     fn follow_guard(&mut self) -> io::Result<()> {
@@ -305,7 +328,8 @@ fn tell(event: &Event) {
                 list.join(" and ")
             );
         }
-        Event::Silent { addr } => tracing::warn!("{addr} does not answer ARP"),
+        // Told by `note_silent`.
+        Event::Silent { .. } => {}
     }
 }
 
@@ -313,5 +337,8 @@ fn named(server: Option<Addr>) -> String {
     server.map_or(String::new(), |server| format!(" (real server {server})"))
 }
 
+/// Silent next hops that are told of within a period, and the period.
+const SILENT_MOST: u32 = 10;
+const SILENT_PERIOD_MS: u64 = 60_000;
 /// How often everything is looked at though nothing is known to have changed.
 const LOOK_PERIOD_MS: u64 = 1000;
