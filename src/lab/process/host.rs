@@ -138,6 +138,13 @@ fn start_director(interfaces: &[String], channel: &UnixStream) -> io::Result<Vec
     let mut director = command.spawn()?;
     let said = listen_to(&mut director)?;
     await_readiness(&readiness, &mut director, &said)?;
+    // It says so on its standard error as well, which may take longer.
+    for _ in 0..READY_TRIES {
+        if lock(&said).iter().any(|line| line.ends_with("ready")) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     let so_far = Vec::from(lock(&said).clone());
     let channel = channel.try_clone()?;
     thread::Builder::new().name("director".to_owned()).spawn(move || {
