@@ -196,14 +196,32 @@ impl<'a> Director<'a> {
 
     /// Changes the rules of source NAT by a command in the words of iptables.
     pub fn edit_snat(&mut self, command: &str) -> Result<(), Failure> {
-        let fill = |to: &mut Writer| to.string(connection::RULE, command);
-        self.call(&connection::FAMILY, connection::EDIT_SNAT, fill, &mut |_| {}).map(drop)
+        self.edit_rules(connection::EDIT_SNAT, command).map(drop)
     }
 
     /// The rules of source NAT, in the form of `iptables -S`.
     pub fn snat_rules(&mut self) -> Result<Vec<String>, Failure> {
+        self.rules(connection::GET_SNAT)
+    }
+
+    /// Changes the rules of firewall marks by a command in the words of iptables.
+    pub fn edit_marks(&mut self, command: &str) -> Result<Remark, Failure> {
+        self.edit_rules(connection::EDIT_MARKS, command)
+    }
+
+    /// The rules of firewall marks, in the form of `iptables -S`.
+    pub fn mark_rules(&mut self) -> Result<Vec<String>, Failure> {
+        self.rules(connection::GET_MARKS)
+    }
+
+    fn edit_rules(&mut self, edit: u8, command: &str) -> Result<Remark, Failure> {
+        let fill = |to: &mut Writer| to.string(connection::RULE, command);
+        self.call(&connection::FAMILY, edit, fill, &mut |_| {})
+    }
+
+    fn rules(&mut self, get: u8) -> Result<Vec<String>, Failure> {
         let mut rules = Vec::new();
-        self.dump(&connection::FAMILY, connection::GET_SNAT, |_| {}, &mut |from| {
+        self.dump(&connection::FAMILY, get, |_| {}, &mut |from| {
             let rule = from.string(connection::RULE, connection::MAX_RULE);
             rules.push(rule.and_then(|rule| rule.ok_or(Errno::EPROTO)));
         })?;

@@ -19,8 +19,8 @@ use super::netlink::{
     Attributes, Frame, GenericFamily, Writer, acknowledge, controller, convert, done, frames,
     header, refuse,
 };
-use super::snat;
 use super::sync::{self, SyncDaemon, SyncRequest, SyncRole};
+use super::{marks, snat};
 use crate::engine::Moment;
 use crate::engine::service::{ConfigError, ServiceKey, ServiceTable, ServiceView, Timeouts};
 use crate::packet::Addr;
@@ -355,7 +355,13 @@ impl<H: Host> Handler<H> {
         call.check(&connection::FAMILY)?;
         match call.command {
             connection::EDIT_SNAT => self.edit_snat(call),
-            connection::GET_SNAT => self.dump_snat(call, reply),
+            connection::EDIT_MARKS => self.edit_marks(call),
+            connection::GET_SNAT => {
+                dump_rules(call, reply, connection::NEW_SNAT, snat::list(&self.table))
+            }
+            connection::GET_MARKS => {
+                dump_rules(call, reply, connection::NEW_MARK, marks::list(&self.table))
+            }
             connection::GET_COUNTERS => {
                 let kind = (&connection::FAMILY, connection::NEW_COUNTER);
                 dump_all(call, reply, kind, self.host.counters(), |counter, to| counter.emit(to))
@@ -365,20 +371,17 @@ impl<H: Host> Handler<H> {
     }
 
     fn edit_snat(&self, call: &Call) -> Answered {
-        let rule = call.attributes.string(connection::RULE, connection::MAX_RULE)?;
         let hold = |addr, ports| self.host.hold_ports(addr, ports);
-        snat::edit(&self.table, &rule.ok_or(Errno::EINVAL)?, hold)
-            .map_err(|problem| Refusal { errno: Errno::EINVAL, hint: Some(problem) })?;
+        snat::edit(&self.table, &call.rule()?, hold).map_err(bad_rule)?;
         // Ports that could not be held were refused above.
         let _ = self.host.settle();
         Ok(Answer::Done(None))
     }
 
-    fn dump_snat(&self, call: &Call, reply: Reply) -> Answered {
-        let rules = snat::list(&self.table);
-        dump_all(call, reply, (&connection::FAMILY, connection::NEW_SNAT), rules, |rule, to| {
-            to.string(connection::RULE, &rule);
-        })
+    fn edit_marks(&self, call: &Call) -> Answered {
+        marks::edit(&self.table, &call.rule()?).map_err(bad_rule)?;
+        // What the guard could not do about it becomes a remark.
+        Ok(Answer::Done(self.host.settle().err()))
     }
 
     fn dump_connections(&self, call: &Call, reply: Reply) -> Answered {
@@ -431,6 +434,12 @@ impl Call<'_> {
         Service::parse(&self.attributes.nested(attribute::SERVICE).ok_or(Errno::EINVAL)?)
     }
 
+    /// The words of a command about rules.
+    fn rule(&self) -> Result<String, Errno> {
+        let rule = self.attributes.string(connection::RULE, connection::MAX_RULE)?;
+        rule.ok_or(Errno::EINVAL)
+    }
+
     fn message(&self, family: &GenericFamily, command: u8, flags: u16) -> Writer {
         let asked = &self.frame.header;
         let header = header(family.id, flags, asked.sequence_number, asked.port_number);
@@ -465,6 +474,16 @@ impl<'a> Dump<'a> {
         let is_heard = last.try_for_each(self.reply).is_continue();
         Ok(if is_heard { Answer::Told } else { Answer::Left })
     }
+}
+
+fn bad_rule(problem: String) -> Refusal {
+    Refusal { errno: Errno::EINVAL, hint: Some(problem) }
+}
+
+fn dump_rules(call: &Call, reply: Reply, command: u8, rules: Vec<String>) -> Answered {
+    dump_all(call, reply, (&connection::FAMILY, command), rules, |rule, to| {
+        to.string(connection::RULE, &rule);
+    })
 }
 
 /// Dumps `items`, each as a message of the family and command that `emit` fills in.

@@ -12,53 +12,130 @@ use crate::engine::{DEFAULT_PORTS, SnatRule};
 use crate::packet::headers::protocol;
 use crate::packet::{Addr, Family, Prefix};
 
-/// A command about rules of source NAT.
+/// A command about rules of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SnatCommand {
+pub enum Command<R> {
     /// `-A`: add a rule at the end.
-    Append(SnatRule),
+    Append(R),
     /// `-I`: add a rule at the front.
-    Insert(SnatRule),
+    Insert(R),
     /// `-D`: remove a rule.
-    Delete(SnatRule),
+    Delete(R),
     /// `-F`: remove all rules.
     Flush,
     /// `-S` or `-L`: list the rules.
     List,
 }
 
+/// A command about rules of source NAT.
+pub type SnatCommand = Command<SnatRule>;
+
+impl<R> Command<R> {
+    /// Carries the command out on rules; `is_same` finds the one to delete.
+    ///
+    /// **Errors** — if there is none to delete.
+    pub fn apply(self, rules: &mut Vec<R>, is_same: impl Fn(&R, &R) -> bool) -> Result<(), String> {
+        match self {
+            Self::Append(rule) => rules.push(rule),
+            Self::Insert(rule) => rules.insert(0, rule),
+            Self::Delete(rule) => {
+                let at = rules.iter().position(|known| is_same(known, &rule));
+                rules.remove(at.ok_or("there is no such rule; `-S' lists the rules")?);
+            }
+            Self::Flush => rules.clear(),
+            Self::List => {}
+        }
+        Ok(())
+    }
+}
+
 /// Reads a command from the words after `iptables`, or after `ulvs snat`.
 ///
 /// **Errors** — a sentence that names the word at fault.
 pub fn parse_snat(words: &[impl AsRef<str>]) -> Result<SnatCommand, String> {
-    let mut reader = Reader { words: words.iter().map(AsRef::as_ref).peekable() };
-    let mut draft = Draft::default();
+    parse::<SnatTarget>(words)
+}
+
+/// Reads a command about rules of one kind.
+pub(super) fn parse<T: Target>(words: &[impl AsRef<str>]) -> Result<Command<T::Rule>, String> {
+    let mut words = words.iter().map(AsRef::as_ref);
+    let mut reader = Reader { words: (&mut words as &mut dyn Iterator<Item = &str>).peekable() };
+    let mut draft = Draft::<T>::default();
     while let Some(word) = reader.words.next() {
         draft.take(word, &mut reader)?;
     }
     draft.finish()
 }
 
-struct Reader<I: Iterator> {
-    words: std::iter::Peekable<I>,
+/// The target of a kind of rules (`-j`), with the words that are its own.
+pub(super) trait Target: Default {
+    /// What a rule becomes.
+    type Rule;
+    /// What it does, and where.
+    const PLACE: Place;
+
+    /// Takes a word of its own; `false` if it is none.
+    fn take(&mut self, word: &str, reader: &mut Reader) -> Result<bool, String>;
+
+    /// Puts a rule together.
+    fn finish(self, matches: Matches) -> Result<Self::Rule, String>;
 }
 
-impl<'a, I: Iterator<Item = &'a str>> Reader<I> {
-    fn value(&mut self, option: &str) -> Result<&'a str, String> {
+/// Where a kind of rules is kept.
+pub(super) struct Place {
+    /// What they do, to begin a sentence with.
+    pub task: &'static str,
+    /// The table.
+    pub table: &'static str,
+    /// The chain.
+    pub chain: &'static str,
+    /// The target.
+    pub target: &'static str,
+}
+
+/// What rules of any kind may ask of a packet.
+#[derive(Debug, Default)]
+pub(super) struct Matches {
+    pub source: Option<Prefix>,
+    pub destination: Option<Prefix>,
+    /// The protocol's name or number.
+    pub protocol: Option<String>,
+}
+
+impl Matches {
+    /// Whether the networks are of one family, and of that of `other`, if there is one.
+    pub(super) fn check_family(&self, other: Option<Family>) -> Result<(), String> {
+        let prefixes = [self.source, self.destination].into_iter().flatten();
+        let mut families = prefixes.map(|prefix| prefix.addr().family()).chain(other);
+        let first = families.next();
+        match families.all(|family| Some(family) == first) {
+            true => Ok(()),
+            false => Err("the addresses of a rule are of one family".into()),
+        }
+    }
+}
+
+pub(super) struct Reader<'a, 'b> {
+    words: std::iter::Peekable<&'b mut dyn Iterator<Item = &'a str>>,
+}
+
+impl<'a> Reader<'a, '_> {
+    pub(super) fn value(&mut self, option: &str) -> Result<&'a str, String> {
         self.words.next().ok_or_else(|| format!("`{option}' needs a value"))
     }
 
-    /// The chain after a command; only `POSTROUTING` makes sense, and it may be left out of `-S`.
-    fn chain(&mut self, option: &str, required: bool) -> Result<(), String> {
+    /// The chain after a command; only one makes sense, and it may be left out of `-S`.
+    fn chain(&mut self, option: &str, place: &Place, required: bool) -> Result<(), String> {
+        let Place { task, chain, .. } = place;
         match self.words.peek().copied() {
-            Some("POSTROUTING") => {
+            Some(word) if word == *chain => {
                 self.words.next();
                 Ok(())
             }
             Some(word) if !word.starts_with('-') => {
-                Err(format!("source NAT is done in chain POSTROUTING, not `{word}'"))
+                Err(format!("{task} is done in chain {chain}, not `{word}'"))
             }
-            _ if required => Err(format!("`{option}' needs the chain POSTROUTING")),
+            _ if required => Err(format!("`{option}' needs the chain {chain}")),
             _ => Ok(()),
         }
     }
@@ -74,27 +151,22 @@ enum Verb {
 }
 
 #[derive(Debug, Default)]
-struct Draft {
+struct Draft<T> {
     verb: Option<Verb>,
-    out: Option<String>,
-    source: Option<Prefix>,
-    destination: Option<Prefix>,
-    protocol: Option<u8>,
-    target: bool,
-    to: Option<(Addr, RangeInclusive<u16>)>,
+    matches: Matches,
+    is_aimed: bool,
+    target: T,
 }
 
-impl Draft {
-    fn take<'a>(
-        &mut self,
-        word: &str,
-        reader: &mut Reader<impl Iterator<Item = &'a str>>,
-    ) -> Result<(), String> {
+impl<T: Target> Draft<T> {
+    fn take(&mut self, word: &str, reader: &mut Reader) -> Result<(), String> {
+        let Place { task, table, target, .. } = T::PLACE;
+        let Matches { source, destination, protocol } = &mut self.matches;
         match word {
-            "iptables" | "sudo" => Ok(()),
+            "iptables" | "ip6tables" | "sudo" => Ok(()),
             "-t" | "--table" => match reader.value(word)? {
-                "nat" => Ok(()),
-                other => Err(format!("source NAT is done in table nat, not `{other}'")),
+                name if name == table => Ok(()),
+                other => Err(format!("{task} is done in table {table}, not `{other}'")),
             },
             "-A" | "--append" => self.set_verb(Verb::Append, word, reader),
             "-I" | "--insert" => self.set_verb(Verb::Insert, word, reader),
@@ -102,70 +174,80 @@ impl Draft {
             "-F" | "--flush" => self.set_verb(Verb::Flush, word, reader),
             "-S" | "--list-rules" | "-L" | "--list" => self.set_verb(Verb::List, word, reader),
             "-n" | "--numeric" | "-v" | "--verbose" => Ok(()),
-            "-o" | "--out-interface" => set(&mut self.out, reader.value(word)?.into(), word),
-            "-s" | "--source" | "--src" => {
-                set(&mut self.source, prefix(reader.value(word)?)?, word)
-            }
+            "-s" | "--source" | "--src" => set(source, prefix(reader.value(word)?)?, word),
             "-d" | "--destination" | "--dst" => {
-                set(&mut self.destination, prefix(reader.value(word)?)?, word)
+                set(destination, prefix(reader.value(word)?)?, word)
             }
-            "-p" | "--protocol" => set(&mut self.protocol, number(reader.value(word)?)?, word),
+            "-p" | "--protocol" => set(protocol, reader.value(word)?.into(), word),
             "-j" | "--jump" => match reader.value(word)? {
-                "SNAT" => {
-                    self.target = true;
+                name if name == target => {
+                    self.is_aimed = true;
                     Ok(())
                 }
-                other => Err(format!("`-j {other}' is not known here, only `-j SNAT'")),
+                other => Err(format!("`-j {other}' is not known here, only `-j {target}'")),
             },
-            "--to-source" => set(&mut self.to, target(reader.value(word)?)?, word),
             "!" => Err("`!' (the opposite of a match) is not known here".into()),
-            other => Err(format!("`{other}' is not known here")),
+            other => match self.target.take(other, reader)? {
+                true => Ok(()),
+                false => Err(format!("`{other}' is not known here")),
+            },
         }
     }
 
-    fn set_verb<'a>(
-        &mut self,
-        verb: Verb,
-        word: &str,
-        reader: &mut Reader<impl Iterator<Item = &'a str>>,
-    ) -> Result<(), String> {
-        reader.chain(word, !matches!(verb, Verb::Flush | Verb::List))?;
+    fn set_verb(&mut self, verb: Verb, word: &str, reader: &mut Reader) -> Result<(), String> {
+        reader.chain(word, &T::PLACE, !matches!(verb, Verb::Flush | Verb::List))?;
         set(&mut self.verb, verb, word)
     }
 
-    fn finish(self) -> Result<SnatCommand, String> {
+    fn finish(self) -> Result<Command<T::Rule>, String> {
         let verb = self.verb.ok_or("nothing to do: give -A, -I, -D, -F or -S")?;
         match verb {
-            Verb::Flush => return Ok(SnatCommand::Flush),
-            Verb::List => return Ok(SnatCommand::List),
+            Verb::Flush => return Ok(Command::Flush),
+            Verb::List => return Ok(Command::List),
             Verb::Append | Verb::Insert | Verb::Delete => {}
         }
-        if !self.target {
-            return Err("the rule lacks `-j SNAT'".into());
+        if !self.is_aimed {
+            return Err(format!("the rule lacks `-j {}'", T::PLACE.target));
         }
-        let (to, ports) = self.to.ok_or("the rule lacks `--to-source ADDRESS'")?;
-        let families = [self.source, self.destination]
-            .map(|prefix| prefix.is_none_or(|prefix| prefix.addr().family() == to.family()));
-        if families.contains(&false) {
-            return Err("the addresses of a rule are of one family".into());
-        }
-        let rule = SnatRule {
-            out: self.out,
-            source: self.source,
-            destination: self.destination,
-            protocol: self.protocol,
-            to,
-            ports,
-        };
+        let rule = self.target.finish(self.matches)?;
         Ok(match verb {
-            Verb::Insert => SnatCommand::Insert(rule),
-            Verb::Delete => SnatCommand::Delete(rule),
-            _ => SnatCommand::Append(rule),
+            Verb::Insert => Command::Insert(rule),
+            Verb::Delete => Command::Delete(rule),
+            _ => Command::Append(rule),
         })
     }
 }
 
-fn set<T>(place: &mut Option<T>, value: T, word: &str) -> Result<(), String> {
+#[derive(Debug, Default)]
+struct SnatTarget {
+    out: Option<String>,
+    to: Option<(Addr, RangeInclusive<u16>)>,
+}
+
+impl Target for SnatTarget {
+    type Rule = SnatRule;
+    const PLACE: Place =
+        Place { task: "source NAT", table: "nat", chain: "POSTROUTING", target: "SNAT" };
+
+    fn take(&mut self, word: &str, reader: &mut Reader) -> Result<bool, String> {
+        match word {
+            "-o" | "--out-interface" => set(&mut self.out, reader.value(word)?.into(), word)?,
+            "--to-source" => set(&mut self.to, target(reader.value(word)?)?, word)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn finish(self, matches: Matches) -> Result<SnatRule, String> {
+        let (to, ports) = self.to.ok_or("the rule lacks `--to-source ADDRESS'")?;
+        matches.check_family(Some(to.family()))?;
+        let Matches { source, destination, protocol } = matches;
+        let protocol = protocol.as_deref().map(number).transpose()?;
+        Ok(SnatRule { out: self.out, source, destination, protocol, to, ports })
+    }
+}
+
+pub(super) fn set<T>(place: &mut Option<T>, value: T, word: &str) -> Result<(), String> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(format!("`{word}' is given twice")),

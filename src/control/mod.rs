@@ -13,6 +13,7 @@ mod errno;
 pub mod handler;
 pub mod iptables;
 pub mod ipvsadm;
+pub mod marks;
 pub mod netlink;
 pub mod rules;
 pub mod server;

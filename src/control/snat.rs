@@ -24,16 +24,13 @@ pub fn edit(
         Ok::<_, String>(rule)
     };
     let mut rules = table.snapshot().snat.clone();
-    match parse_snat(&words)? {
-        SnatCommand::Append(rule) => rules.push(held(rule)?),
-        SnatCommand::Insert(rule) => rules.insert(0, held(rule)?),
-        SnatCommand::Delete(rule) => {
-            let at = rules.iter().position(|known| is_same(known, &rule));
-            rules.remove(at.ok_or("there is no such rule; `ulvs snat -S' lists the rules")?);
-        }
-        SnatCommand::Flush => rules.clear(),
+    let command = match parse_snat(&words)? {
+        SnatCommand::Append(rule) => SnatCommand::Append(held(rule)?),
+        SnatCommand::Insert(rule) => SnatCommand::Insert(held(rule)?),
         SnatCommand::List => return Ok(()),
-    }
+        other => other,
+    };
+    command.apply(&mut rules, is_same)?;
     table.set_snat(rules).map_err(|error| match error {
         ConfigError::OutOfMemory => "there are too many rules".into(),
         other => other.to_string(),

@@ -268,7 +268,8 @@ impl House {
     fn summarise(&self) -> Services {
         let snapshot = self.services.snapshot();
         let translated = snapshot.snat.iter().map(|rule| rule.to);
-        let mut summary = Services { virtuals: translated.collect(), ..Services::default() };
+        let virtuals = translated.chain(snapshot.marked_addresses()).collect();
+        let mut summary = Services { virtuals, ..Services::default() };
         for service in snapshot.services() {
             if let ServiceKey::Address { addr, .. } = service.key() {
                 summary.virtuals.insert(addr);

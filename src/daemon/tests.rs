@@ -16,7 +16,7 @@ use crate::engine::service::{
     ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Tunnel,
 };
 use crate::lab::net::{Namespace, Route, connect, sandbox};
-use crate::packet::{Addr, Prefix};
+use crate::packet::{Addr, Family, Prefix};
 
 const SERVERS: [(&str, &str); 2] = [("web1", "192.168.200.110"), ("web2", "192.168.200.120")];
 
@@ -42,19 +42,22 @@ impl Running {
         let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key) };
         self.services.add_service(spec, Moment::default()).unwrap();
         for (_, server) in SERVERS {
-            let real = RealSpec {
-                addr: addr(server),
-                port,
-                method: ForwardingMethod::Masquerade,
-                weight: 1,
-                upper_threshold: 0,
-                lower_threshold: 0,
-                tunnel: Tunnel::default(),
-            };
-            self.services.add_real(&key, &real).unwrap();
+            self.services.add_real(&key, &masqueraded(server, port)).unwrap();
         }
         // The housekeeper follows within a moment.
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn masqueraded(server: &str, port: u16) -> RealSpec {
+    RealSpec {
+        addr: addr(server),
+        port,
+        method: ForwardingMethod::Masquerade,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        tunnel: Tunnel::default(),
     }
 }
 
@@ -300,6 +303,50 @@ fn two_workers_keep_connections_whole() {
         assert_eq!(lab.distribution(40), even(40));
         let counters = daemon.handler.host().worker_counters();
         assert!(counters.iter().all(|(_, each)| each.connections > 5), "{counters:?}");
+    });
+}
+
+/// Balances what rules mark, at one of the kernel's addresses and at one that nobody has.
+fn balance_marks(with_kernel_addresses: bool, workers: usize, rule: &str) {
+    let lab = Lab::new(with_kernel_addresses);
+    let daemon = lab.start(workers);
+    let mut transport = InProcess { handler: daemon.handler.as_ref(), now: Moment::default() };
+    let mut director = Director::new(&mut transport);
+    assert_eq!(director.edit_marks(rule).unwrap(), None);
+    let key = ServiceKey::Mark { mark: 7, family: Family::V4 };
+    director.add_service(&ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key) }).unwrap();
+    for (_, server) in SERVERS {
+        director.add_real(&key, &masqueraded(server, 0)).unwrap();
+    }
+    assert_eq!(lab.distribution(20), even(20));
+    let counters = daemon.handler.host().worker_counters();
+    assert!(counters.iter().all(|(_, each)| each.connections > 2), "{counters:?}");
+}
+
+const MARK_WEB: &str = "-A PREROUTING -i out -d 12.0.0.1 -p tcp --dport 80:81 -j MARK --set-mark 7";
+
+#[test]
+fn marked_packets_are_balanced_with_the_kernels_addresses() {
+    sandbox::run("daemon::tests::marked_packets_are_balanced_with_the_kernels_addresses", || {
+        balance_marks(true, 2, MARK_WEB);
+    });
+}
+
+#[test]
+fn marked_packets_are_balanced_at_an_address_that_nobody_has() {
+    sandbox::run(
+        "daemon::tests::marked_packets_are_balanced_at_an_address_that_nobody_has",
+        || {
+            balance_marks(false, 1, MARK_WEB);
+        },
+    );
+}
+
+#[test]
+fn a_mark_without_a_destination_is_for_every_address_of_the_director() {
+    let name = "daemon::tests::a_mark_without_a_destination_is_for_every_address_of_the_director";
+    sandbox::run(name, || {
+        balance_marks(true, 2, "-A PREROUTING -p tcp --dport 80 -j MARK --set-mark 7");
     });
 }
 

@@ -5,6 +5,7 @@
 
 pub mod conn;
 mod director;
+mod mark;
 mod network;
 pub mod rewrite;
 pub mod scheduler;
@@ -16,6 +17,7 @@ mod time;
 mod verdict;
 
 pub use director::{Director, DirectorConfig, MAX_BATCH, Output};
+pub use mark::MarkRule;
 pub use network::{Network, Owner};
 pub use settings::Settings;
 pub use snat::{DEFAULT_PORTS, SnatRule};

@@ -34,4 +34,10 @@ pub trait Network {
 
     /// Whether the way to `to` leaves by the interface of this name.
     fn leaves_by(&self, to: Addr, interface: &str) -> bool;
+
+    /// Whether the packet in question came by the interface of this name; never, where interfaces
+    /// are not told apart.
+    fn arrived_by(&self, _interface: &str) -> bool {
+        false
+    }
 }

@@ -101,22 +101,23 @@ impl Guard {
     pub fn update(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
         let mut problems = self.update_rules(services, host);
         let mut wanted = HashSet::new();
-        for service in services.services() {
-            match plan(service.key(), host) {
+        let keys = guarded_keys(services, host);
+        for key in &keys {
+            match plan(*key, host) {
                 Plan::Nothing => {}
                 Plan::Hold(guarded) => {
                     wanted.insert(guarded);
                 }
                 Plan::Cannot(addr) => {
-                    if !self.rules.are_installed() && self.told.insert(service.key()) {
-                        problems.push(Problem::Unguardable { service: service.key(), addr });
+                    if !self.rules.are_installed() && self.told.insert(*key) {
+                        problems.push(Problem::Unguardable { service: *key, addr });
                     }
                 }
             }
         }
         self.held.retain(|guarded, _| wanted.contains(guarded));
         self.reported.retain(|guarded| wanted.contains(guarded));
-        self.told.retain(|key| services.service(key).is_some());
+        self.told.retain(|key| keys.contains(key));
         for guarded in wanted {
             problems.extend(self.hold(guarded));
         }
@@ -202,6 +203,47 @@ impl Guard {
         }
     }
 }
+
+/// The services, and for those by mark the endpoints at the kernel's addresses that the rules of
+/// their marks name, as if each had a service of its own.
+fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<ServiceKey> {
+    let mut keys: HashSet<_> = services.services().map(|service| service.key()).collect();
+    for rule in services.active_marks() {
+        let leads = |family| services.service(&ServiceKey::Mark { mark: rule.value, family });
+        let protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
+        let protocols: Vec<_> = protocols
+            .filter(|each| rule.protocol.is_none_or(|number| number == each.number()))
+            .collect();
+        // Whole addresses are not for the few that a rule picks out by where they come from.
+        let is_picky = rule.source.is_some() || rule.input.is_some();
+        let ports = single_ports(&rule.destination_ports);
+        if ports == [0] && is_picky {
+            continue;
+        }
+        let own = host.addresses.iter().map(|own| own.addr);
+        let own = own.filter(|addr| leads(addr.family()).is_some());
+        let own = own.filter(|addr| rule.destination.is_none_or(|prefix| prefix.contains(*addr)));
+        for (addr, protocol) in own.flat_map(|addr| protocols.iter().map(move |each| (addr, *each)))
+        {
+            let endpoints =
+                ports.iter().map(|port| ServiceKey::Address { protocol, addr, port: *port });
+            keys.extend(endpoints);
+        }
+    }
+    keys
+}
+
+/// The ports of ranges, if they are few enough to be held one by one; else 0, for all ports.
+fn single_ports(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
+    let count: usize = ranges.iter().map(|range| range.len()).sum();
+    match count {
+        1..=MOST_PORTS => ranges.iter().cloned().flatten().collect(),
+        _ => vec![0],
+    }
+}
+
+/// Ports that a guard holds for one rule at most.
+const MOST_PORTS: usize = 1024;
 
 /// What a service needs from the guard.
 #[derive(Debug, PartialEq, Eq)]

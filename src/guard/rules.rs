@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::guarded_keys;
 use super::nftables::{
     ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, Base, Contents, Expression, OwnedTable, Relation, Set, key,
 };
@@ -47,8 +48,10 @@ impl Wanted {
     /// What these services need on this host.
     pub fn new(snapshot: &Snapshot, host: &HostView) -> Self {
         let mut wanted = Self { forwards: host.forwards_v4, ..Self::default() };
+        for key in guarded_keys(snapshot, host) {
+            wanted.add_service(key, host);
+        }
         for service in snapshot.services() {
-            wanted.add_service(service.key(), host);
             for real in service.pool().reals().iter() {
                 if real.method() == ForwardingMethod::Masquerade && !host.owns(real.addr()) {
                     wanted.add_server(service.key(), real.addr(), real.port());

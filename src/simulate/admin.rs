@@ -13,6 +13,7 @@ use crate::control::client::InProcess;
 use crate::control::handler::{Handler, Host};
 use crate::control::ipvsadm::names::Names;
 use crate::control::ipvsadm::{Console, run};
+use crate::control::marks::{self, MarkCommand};
 use crate::control::netlink::connection::ConnectionView;
 use crate::engine::conn::{Connection, TemplateView};
 use crate::engine::scheduler::Tunables;
@@ -38,6 +39,9 @@ impl Output {
     }
 }
 
+/// The exit code of iptables for what it does not understand.
+const IPTABLES_FAILED: i32 = 2;
+
 /// The administrator's side of the director.
 #[derive(Debug)]
 pub struct Administration {
@@ -52,6 +56,21 @@ impl Administration {
     /// The administration of `services`.
     pub fn new(services: Arc<ServiceTable>) -> Self {
         Self { services, settings: Settings::default(), files: HashMap::new() }
+    }
+
+    /// Runs iptables, as far as it marks packets.
+    pub fn iptables(&self, words: &[&str]) -> Output {
+        let failed = |why: String| Output::failed(IPTABLES_FAILED, &format!("iptables: {why}"));
+        match marks::parse_mark(words) {
+            Ok(MarkCommand::List) => {
+                let mut stdout = "-P PREROUTING ACCEPT\n".to_owned();
+                stdout.extend(marks::list(&self.services).iter().map(|rule| format!("{rule}\n")));
+                Output { stdout, ..Output::default() }
+            }
+            Ok(_) => marks::edit(&self.services, &words.join(" "))
+                .map_or_else(failed, |()| Output::default()),
+            Err(why) => failed(why),
+        }
     }
 
     /// Runs ipvsadm.

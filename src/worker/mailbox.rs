@@ -32,7 +32,12 @@ pub enum Request {
         answer: Sender<WorkerCounters>,
     },
     /// A packet whose connection is this worker's.
-    HandOver(OwnedPacket),
+    HandOver {
+        /// The packet.
+        packet: OwnedPacket,
+        /// The port by which it came.
+        port: PortId,
+    },
 }
 
 /// Some of a worker's connections.
@@ -102,8 +107,8 @@ impl Mailbox {
     }
 
     /// Hands a packet over without ever waiting; `false` if there is no room.
-    pub(super) fn try_hand_over(&self, packet: OwnedPacket) -> bool {
-        match self.requests.try_send(Request::HandOver(packet)) {
+    pub(super) fn try_hand_over(&self, packet: OwnedPacket, port: PortId) -> bool {
+        match self.requests.try_send(Request::HandOver { packet, port }) {
             Ok(()) => {
                 self.waker.wake();
                 true

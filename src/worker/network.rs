@@ -51,6 +51,11 @@ impl View {
         self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
     }
 
+    /// Whether an address is the kernel's or the director's own.
+    pub fn is_own(&self, addr: Addr) -> bool {
+        self.owners.contains_key(&addr)
+    }
+
     /// Whether it is worth remembering where packets of a port come from.
     pub fn learns(&self, port: PortId) -> bool {
         self.bare.get(usize::from(port.0)).is_some_and(|bare| *bare)
@@ -62,6 +67,8 @@ pub(super) struct WorkerNetwork<'a> {
     pub view: &'a View,
     pub link: &'a SharedLink,
     pub now: Moment,
+    /// The port by which the packets in question came.
+    pub arrival: PortId,
 }
 
 impl WorkerNetwork<'_> {
@@ -94,6 +101,11 @@ impl Network for WorkerNetwork<'_> {
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {
         let port = self.port_towards(to);
         let name = port.and_then(|port| self.view.names.get(usize::from(port.0)));
+        name.is_some_and(|name| matches_interface(interface, name))
+    }
+
+    fn arrived_by(&self, interface: &str) -> bool {
+        let name = self.view.names.get(usize::from(self.arrival.0));
         name.is_some_and(|name| matches_interface(interface, name))
     }
 }

@@ -184,15 +184,16 @@ impl Worker {
     fn handle_frames(&mut self, port: usize, frames: &mut [PacketBuf<'_>], now: Moment) {
         let count = self.classify(port, frames, now);
         let packets = &mut frames[..count];
-        let count = if self.peers.len() > 1 { self.hand_over(packets) } else { count };
-        self.handle_packets(&mut packets[..count], now);
+        let arrival = PortId(port as u8);
+        let count = if self.peers.len() > 1 { self.hand_over(arrival, packets) } else { count };
+        self.handle_packets(arrival, &mut packets[..count], now);
     }
 
     /// Judges packets, each from its IP header on, and sends what comes of them.
-    fn handle_packets(&mut self, packets: &mut [PacketBuf<'_>], now: Moment) {
+    fn handle_packets(&mut self, arrival: PortId, packets: &mut [PacketBuf<'_>], now: Moment) {
         let mut verdicts = ArrayVec::<Verdict, MAX_BATCH>::new();
         let Self { director, view, link, senders, scratch, no_next_hop, .. } = self;
-        let network = WorkerNetwork { view, link, now };
+        let network = WorkerNetwork { view, link, now, arrival };
         director.handle_batch(packets, &network, now, &mut verdicts);
         let (exits, lost) = egress::route(packets, &verdicts, view, link, now);
         *no_next_hop += lost;
@@ -227,14 +228,14 @@ impl Worker {
     }
 
     /// Hands packets of other workers' connections over to them, and gathers its own at the front.
-    fn hand_over(&mut self, packets: &mut [PacketBuf<'_>]) -> usize {
+    fn hand_over(&mut self, port: PortId, packets: &mut [PacketBuf<'_>]) -> usize {
         let mut kept = 0;
         for at in 0..packets.len() {
             let owner = self.owner(packets[at].bytes());
             if owner == self.number {
                 packets.swap(kept, at);
                 kept += 1;
-            } else if self.peers[owner].try_hand_over(OwnedPacket::copy(&packets[at])) {
+            } else if self.peers[owner].try_hand_over(OwnedPacket::copy(&packets[at]), port) {
                 self.handed_over += 1;
             } else {
                 self.mailbox_full += 1;
@@ -247,7 +248,9 @@ impl Worker {
     fn owner(&self, bytes: &[u8]) -> usize {
         let Ok(headers) = Headers::parse(bytes) else { return self.number };
         let snapshot = self.director.snapshot();
-        let is_virtual = |addr| snapshot.is_virtual(addr);
+        let is_virtual = |addr| {
+            snapshot.is_virtual(addr) || snapshot.marks_own_addresses() && self.view.is_own(addr)
+        };
         let (client, protocol) = match headers.quoted(bytes) {
             Some(quoted) => (steer::client_of_error(&quoted, is_virtual), quoted.protocol),
             None => (steer::client(&headers, is_virtual), headers.protocol),
@@ -268,8 +271,8 @@ impl Worker {
             Request::Count { answer } => {
                 let _ = answer.send(self.counters());
             }
-            Request::HandOver(mut packet) => {
-                self.handle_packets(&mut [packet.packet()], now);
+            Request::HandOver { mut packet, port } => {
+                self.handle_packets(port, &mut [packet.packet()], now);
             }
         }
     }

@@ -5,6 +5,7 @@ mod bench;
 mod ipvsadm;
 mod lab;
 mod log;
+mod mark;
 mod run;
 mod simulate;
 mod snat;
@@ -32,6 +33,8 @@ enum Command {
     Ipvsadm(ipvsadm::Args),
     /// Let real servers reach the outside through the director, in the words of iptables -j SNAT
     Snat(snat::Args),
+    /// Give packets firewall marks for services of -f, in the words of iptables -j MARK
+    Mark(mark::Args),
     /// Show what the director counts: packets by verdict, drops by reason, interfaces
     Stats(stats::Args),
     /// Measure ulvs beside other forwarders on this machine
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Snat(args) => snat::run(&args),
+        Command::Mark(args) => mark::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),

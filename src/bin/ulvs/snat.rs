@@ -25,31 +25,42 @@ pub struct Args {
 /// Runs the command. Status 2 is a rule that cannot be read, 1 a director that refuses it or
 /// cannot be reached.
 pub fn run(args: &Args) -> ExitCode {
-    let command = match parse_snat(&args.words) {
+    carry_out("snat", parse_snat(&args.words), |director, command| match command {
+        SnatCommand::List => director.snat_rules().map(|rules| show("POSTROUTING", &rules)),
+        _ => director.edit_snat(&args.words.join(" ")),
+    })
+}
+
+/// Lists rules in the form of `iptables -S`.
+pub(super) fn show(chain: &str, rules: &[String]) {
+    println!("-P {chain} ACCEPT");
+    rules.iter().for_each(|rule| println!("{rule}"));
+}
+
+/// Has a director do what the command `ulvs NAME` was given.
+pub(super) fn carry_out<C>(
+    name: &str,
+    command: Result<C, String>,
+    act: impl FnOnce(&mut Director, C) -> Result<(), Failure>,
+) -> ExitCode {
+    let command = match command {
         Ok(command) => command,
         Err(problem) => {
-            eprintln!("ulvs snat: {problem}");
-            eprintln!("hint: `ulvs snat --help' shows the words it knows");
+            eprintln!("ulvs {name}: {problem}");
+            eprintln!("hint: `ulvs {name} --help' shows the words it knows");
             return ExitCode::from(2);
         }
     };
     let mut transport = SocketTransport::new(default_path());
-    let mut director = Director::new(&mut transport);
-    let result = match command {
-        SnatCommand::List => director.snat_rules().map(|rules| {
-            println!("-P POSTROUTING ACCEPT");
-            rules.iter().for_each(|rule| println!("{rule}"));
-        }),
-        _ => director.edit_snat(&args.words.join(" ")),
-    };
-    match result {
+    match act(&mut Director::new(&mut transport), command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Refused { errno, hint }) => {
-            eprintln!("ulvs snat: {}", hint.unwrap_or_else(|| errno.desc().into()));
+            eprintln!("ulvs {name}: {}", hint.unwrap_or_else(|| errno.desc().into()));
             ExitCode::FAILURE
         }
         Err(Failure::Transport(error)) => {
-            eprintln!("ulvs snat: {error}");
+            // It names the socket, and what starts a director there.
+            eprintln!("ulvs {name}: {error}");
             ExitCode::FAILURE
         }
     }

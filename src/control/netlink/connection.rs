@@ -9,6 +9,9 @@
 //! | `NEW_SNAT` (5) | reply | one rule |
 //! | `GET_COUNTERS` (6), a dump | request | list what the director counts |
 //! | `NEW_COUNTER` (7) | reply | one counter |
+//! | `EDIT_MARKS` (8) | request | change the rules of firewall marks, in the words of iptables |
+//! | `GET_MARKS` (9), a dump | request | list those rules |
+//! | `NEW_MARK` (10) | reply | one rule |
 //!
 //! | attribute | value |
 //! |---|---|
@@ -46,6 +49,8 @@ pub const FAMILY: GenericFamily = GenericFamily {
         (EDIT_SNAT, 1 | 2 | 8),
         (GET_SNAT, 1 | 4 | 8),
         (GET_COUNTERS, 1 | 4 | 8),
+        (EDIT_MARKS, 1 | 2 | 8),
+        (GET_MARKS, 1 | 4 | 8),
     ],
 };
 
@@ -64,6 +69,12 @@ pub const NEW_SNAT: u8 = 5;
 pub const GET_COUNTERS: u8 = 6;
 /// A counter.
 pub const NEW_COUNTER: u8 = 7;
+/// Changes the rules of firewall marks.
+pub const EDIT_MARKS: u8 = 8;
+/// Lists the rules of firewall marks.
+pub const GET_MARKS: u8 = 9;
+/// A rule of firewall marks.
+pub const NEW_MARK: u8 = 10;
 /// The attribute of a rule.
 pub const RULE: u16 = 13;
 /// Bytes of a rule's text at most.

@@ -6,7 +6,8 @@ use super::forward::tcp_flags;
 use super::{Director, service_protocol};
 use crate::engine::conn::tcp::TcpState;
 use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
-use crate::engine::network::Network;
+use crate::engine::mark::mark;
+use crate::engine::network::{Network, Owner};
 use crate::engine::scheduler::Flow;
 use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, VirtualService};
 use crate::engine::time::Moment;
@@ -36,7 +37,8 @@ impl Director {
             return None;
         }
         let Endpoint { addr, port } = headers.destination;
-        let service = Arc::clone(self.snapshot.lookup(protocol, addr, port)?);
+        let marked = self.marked_service(headers, network);
+        let service = Arc::clone(marked.or_else(|| self.snapshot.lookup(protocol, addr, port))?);
         match self.choose(&service, protocol, headers, now) {
             Ok(choice) => Some(self.open(packet, headers, protocol, choice, network, now)),
             Err(Refusal::TableFull) => Some(Verdict::Drop(DropReason::TableFull)),
@@ -46,6 +48,21 @@ impl Director {
                 Some(self.refuse(error, packet.bytes(), headers, Some(addr), network, now))
             }
         }
+    }
+
+    /// The service that takes the packet for its firewall mark. IPVS sees packets only that are
+    /// for the host itself.
+    fn marked_service(
+        &self,
+        headers: &Headers,
+        network: &impl Network,
+    ) -> Option<&Arc<VirtualService>> {
+        let addr = headers.destination.addr;
+        let mark = mark(&self.snapshot.marks, headers, network);
+        if mark == 0 || !self.snapshot.is_virtual(addr) && network.owner(addr) == Owner::Other {
+            return None;
+        }
+        self.snapshot.service(&ServiceKey::Mark { mark, family: addr.family() })
     }
 
     fn opens(&self, protocol: Protocol, packet: &PacketBuf<'_>, headers: &Headers) -> bool {

@@ -12,11 +12,12 @@ use super::spec::{
     TunnelKind,
 };
 use crate::engine::conn::TemplateTable;
+use crate::engine::mark::MarkRule;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
 use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
 use crate::engine::time::Moment;
-use crate::packet::{Addr, Family};
+use crate::packet::{Addr, Family, Prefix};
 
 /// The services as they are at one moment. Never changes once published.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,11 @@ pub struct Snapshot {
     pub settings: Settings,
     /// How connections that real servers begin are translated, the first rule that fits.
     pub snat: Vec<SnatRule>,
+    /// How packets that may open a connection are marked: all rules that fit, in their order.
+    pub marks: Vec<MarkRule>,
+    /// Networks, of more than one address, whose packets may be a marked service's.
+    marked_networks: Vec<Prefix>,
+    marks_own: bool,
 }
 
 impl Snapshot {
@@ -61,6 +67,25 @@ impl Snapshot {
     /// servers are translated to.
     pub fn is_virtual(&self, addr: Addr) -> bool {
         self.virtual_addrs.contains(&addr)
+            || self.marked_networks.iter().any(|network| network.contains(addr))
+    }
+
+    /// The rules whose marks may lead to a service.
+    pub fn active_marks(&self) -> impl Iterator<Item = &MarkRule> {
+        let is_marked = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
+        let has_services = self.services.keys().any(is_marked);
+        self.marks.iter().filter(move |_| has_services)
+    }
+
+    /// The single addresses whose packets may be a marked service's.
+    pub fn marked_addresses(&self) -> impl Iterator<Item = Addr> {
+        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        networks.filter(is_single).map(|prefix| prefix.addr())
+    }
+
+    /// Whether packets to any address of the director's own may be a marked service's.
+    pub fn marks_own_addresses(&self) -> bool {
+        self.marks_own
     }
 
     /// Whether there is any service. Without one the director leaves every packet alone.
@@ -74,7 +99,12 @@ impl Snapshot {
             ServiceKey::Mark { .. } => None,
         });
         let translated = self.snat.iter().map(|rule| rule.to);
-        self.virtual_addrs = addresses.chain(translated).collect();
+        let all = addresses.chain(translated).chain(self.marked_addresses());
+        self.virtual_addrs = all.collect();
+        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        self.marked_networks = networks.filter(|prefix| !is_single(prefix)).collect();
+        let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
+        self.marks_own = marks_own;
     }
 }
 
@@ -122,7 +152,8 @@ const TRASH_SWEEP_MS: u64 = 60_000;
 /// Most services, and most servers of one service: bounds what a control client can make us hold.
 const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
-const MAX_SNAT_RULES: usize = 1024;
+/// Most rules of one kind.
+const MAX_RULES: usize = 1024;
 
 /// Templates looked at under one lock, and how often it is taken at one go.
 const EXPIRY_BATCH: u32 = 1024;
@@ -308,10 +339,20 @@ impl ServiceTable {
     /// Replaces the rules by which connections of real servers are translated.
     pub fn set_snat(&self, rules: Vec<SnatRule>) -> Result<(), ConfigError> {
         let _editor = self.editor();
-        if rules.len() > MAX_SNAT_RULES {
+        if rules.len() > MAX_RULES {
             return Err(ConfigError::OutOfMemory);
         }
         self.publish(|snapshot| snapshot.snat = rules);
+        Ok(())
+    }
+
+    /// Replaces the rules by which packets are marked.
+    pub fn set_marks(&self, rules: Vec<MarkRule>) -> Result<(), ConfigError> {
+        let _editor = self.editor();
+        if rules.len() > MAX_RULES {
+            return Err(ConfigError::OutOfMemory);
+        }
+        self.publish(|snapshot| snapshot.marks = rules);
         Ok(())
     }
 
@@ -461,6 +502,13 @@ fn check_real(key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
         return Err(ConfigError::Invalid);
     }
     if is_unicast(spec.addr) { Ok(()) } else { Err(ConfigError::Invalid) }
+}
+
+fn is_single(prefix: &Prefix) -> bool {
+    match prefix.addr().family() {
+        Family::V4 => prefix.len() == 32,
+        Family::V6 => prefix.len() == 128,
+    }
 }
 
 fn is_unicast(addr: Addr) -> bool {

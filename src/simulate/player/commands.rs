@@ -43,7 +43,7 @@ impl<W: Write> Player<W> {
         self.show_pending()
     }
 
-    /// Runs the few shell commands that make sense here: `ipvsadm`, `ip` and `modprobe`, joined by
+    /// Runs the few shell commands that make sense here: `ipvsadm`, `ip`, `iptables` and `modprobe`, joined by
     /// semicolons, with their input and output in files.
     pub(super) fn run_shell(&mut self, command: &str, stdin: &[String]) -> Played {
         let mut all = Output::default();
@@ -76,6 +76,7 @@ impl<W: Write> Player<W> {
         let mut output = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["ipvsadm", ..] => self.ipvsadm(&words[1..], &input),
             ["ip", rest @ ..] => self.ip(rest),
+            ["iptables" | "ip6tables", rest @ ..] => self.administration.iptables(rest),
             ["modprobe", _, ..] => Output::default(),
             _ => Output::failed(NOT_FOUND, &format!("sh: the simulator cannot run '{command}'")),
         };
@@ -128,8 +129,12 @@ impl<W: Write> Player<W> {
     }
 
     pub(super) fn mark(&mut self, marking: &Marking) -> Played {
-        let what = format!("{} to {}", marking.proto, marking.prefix);
-        Ok(self.transcript.failure(&format!("the director has no firewall marks yet: {what}"))?)
+        let value = marking.value.to_string();
+        let mut words = vec!["-A", "PREROUTING", "-p", &marking.proto, "-d", &marking.prefix];
+        words.extend(marking.port.iter().flat_map(|port| ["--dport", port]));
+        words.extend(["-j", "MARK", "--set-mark", &value]);
+        let output = self.administration.iptables(&words);
+        self.finish(output)
     }
 
     pub(super) fn sysctl(&mut self, name: &str, value: Option<&str>) -> Played {
