@@ -43,7 +43,9 @@ pub fn advise(view: &HostView, server: Addr) -> RouteAdvice {
         let mut interfaces = view.interfaces.iter();
         interfaces.find(|each| each.index == route.interface).map(|each| each.name.clone())
     });
-    RouteAdvice::Unlikely { default_via, meant: meant(server, &connected) }
+    // Nobody who adds a real server means the director itself.
+    let meant = meant(server, &connected).filter(|addr| !view.owns(*addr));
+    RouteAdvice::Unlikely { default_via, meant }
 }
 
 /// A network that has room for servers, loopback excepted.
@@ -149,6 +151,12 @@ mod tests {
         assert_eq!(advise(&host(), addr("129.168.200.110")), unlikely(Some("192.168.200.110")));
         assert_eq!(advise(&host(), addr("192.168.20.110")), unlikely(Some("192.168.200.110")));
         assert_eq!(advise(&host(), addr("168.192.200.110")), unlikely(Some("192.168.200.110")));
+    }
+
+    #[test]
+    fn the_directors_own_address_is_never_what_was_meant() {
+        assert_eq!(advise(&host(), addr("10.0.0.1")), unlikely(None));
+        assert_eq!(advise(&host(), addr("129.168.200.1")), unlikely(None));
     }
 
     #[test]
