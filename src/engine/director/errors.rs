@@ -1,11 +1,12 @@
 //! Packets that the director sends by itself: ICMP errors with their limit, and the outbox.
 
+use super::transit::Transit;
 use super::{Director, Output};
 use crate::engine::network::Network;
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
+use crate::packet::Addr;
 use crate::packet::reply::{IcmpError, may_be_answered, write_icmp_error};
-use crate::packet::{Addr, Headers};
 
 /// A token bucket for ICMP errors.
 ///
@@ -47,12 +48,10 @@ impl Director {
     pub(super) fn refuse(
         &mut self,
         error: IcmpError,
-        original: &[u8],
-        headers: &Headers,
+        transit: &Transit<'_, '_, impl Network>,
         from: Option<Addr>,
-        network: &impl Network,
-        now: Moment,
     ) -> Verdict {
+        let (original, headers) = (transit.packet.bytes(), transit.headers);
         if !may_be_answered(original, headers) {
             return Verdict::Drop(match error {
                 IcmpError::TimeExceeded => DropReason::TtlExpired,
@@ -60,10 +59,10 @@ impl Director {
             });
         }
         let sender = headers.source.addr;
-        let Some(source) = from.or_else(|| network.address_towards(sender)) else {
+        let Some(source) = from.or_else(|| transit.network.address_towards(sender)) else {
             return Verdict::Drop(DropReason::NotForwarded);
         };
-        if !self.limit.take(now) {
+        if !self.limit.take(transit.now) {
             return Verdict::Drop(DropReason::IcmpLimited);
         }
         self.reply(sender, |bytes, id| {

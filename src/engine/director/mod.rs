@@ -5,13 +5,14 @@
 //! 1. [`Headers::parse`](crate::packet::Headers::parse): malformed packets end here.
 //! 2. One look-up in the connection table by (source, destination, protocol). It finds packets of
 //!    both directions, because every connection is entered twice.
-//! 3. `forward`: a packet of a connection moves its state, is counted, translated in place and
-//!    goes on. No lock, no allocation.
-//! 4. `schedule`: a packet that may open a connection asks its service for a real server, under
+//! 3. `forward`: a packet of a connection moves its state, is counted, transmitted
+//!    in place. No lock, no allocation.
+//! 4. `transmit` does what the forwarding method asks for.
+//! 5. `schedule`: a packet that may open a connection asks its service for a real server, under
 //!    that service's lock.
-//! 5. `outbound`: a real server's own connection to the outside gets a source port of ours.
-//! 6. `related`: an ICMP error goes where the packet it quotes came from.
-//! 7. `host`: where the director itself is the host, it answers as one.
+//! 6. `outbound`: a real server's own connection to the outside gets a source port of ours.
+//! 7. `related`: an ICMP error goes where the packet it quotes came from.
+//! 8. `host`: where the director itself is the host, it answers as one.
 //!
 //! # Calls
 //!
@@ -28,6 +29,8 @@ mod related;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod transit;
+mod transmit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,9 +43,9 @@ use super::scheduler::Random;
 use super::service::{Protocol, ServiceTable, Snapshot};
 use super::time::Moment;
 use super::verdict::{DropReason, Verdict, VerdictCounters};
-use crate::packet::headers::protocol;
 use crate::packet::{Addr, Endpoint, Fragment, Headers, PacketBuf};
 use errors::ErrorLimit;
+use transit::Transit;
 
 /// Packets of one batch at most.
 pub const MAX_BATCH: usize = 64;
@@ -218,7 +221,10 @@ impl Director {
         now: Moment,
     ) -> Verdict {
         let verdict = match prepared {
-            Ok(prepared) => self.route(packet, prepared, network, now),
+            Ok(prepared) => {
+                let mut transit = Transit::new(packet, &prepared.headers, network, now);
+                self.route(&mut transit, &prepared.lookup)
+            }
             Err(reason) => Verdict::Drop(*reason),
         };
         self.verdicts.count(verdict);
@@ -226,46 +232,34 @@ impl Director {
     }
 
     /// Sends a packet to the part of the director that handles its kind.
-    fn route(
-        &mut self,
-        packet: &mut PacketBuf<'_>,
-        prepared: &Prepared,
-        network: &impl Network,
-        now: Moment,
-    ) -> Verdict {
-        let headers = &prepared.headers;
+    fn route(&mut self, transit: &mut Transit<'_, '_, impl Network>, lookup: &Lookup) -> Verdict {
+        let headers = transit.headers;
         if headers.fragment != Fragment::Whole {
             return self.judge_fragment(headers);
         }
-        if let Some((id, direction)) = self.conns.find(&prepared.lookup)
+        if let Some((id, direction)) = self.conns.find(lookup)
             && (self.balances() || self.conns.get(id).is_outbound())
         {
             return match direction {
-                Direction::ToReal => self.forward_to_real(packet, headers, id, network, now),
-                Direction::ToClient => self.forward_to_client(packet, headers, id, network, now),
+                Direction::ToReal => self.forward_to_real(transit, id),
+                Direction::ToClient => self.forward_to_client(transit, id),
             };
         }
-        if let Some(verdict) = self.judge_related(packet, headers, network) {
+        if let Some(verdict) = self.judge_related(transit) {
             return verdict;
         }
-        self.judge_unknown(packet, headers, network, now)
+        self.judge_unknown(transit)
     }
 
     /// Judges a packet that belongs to no connection.
-    fn judge_unknown(
-        &mut self,
-        packet: &mut PacketBuf<'_>,
-        headers: &Headers,
-        network: &impl Network,
-        now: Moment,
-    ) -> Verdict {
-        if let Some(verdict) = self.schedule(packet, headers, network, now) {
+    fn judge_unknown(&mut self, transit: &mut Transit<'_, '_, impl Network>) -> Verdict {
+        if let Some(verdict) = self.schedule(transit) {
             return verdict;
         }
-        if let Some(verdict) = self.begin_outbound(packet, headers, network, now) {
+        if let Some(verdict) = self.begin_outbound(transit) {
             return verdict;
         }
-        self.act_as_host(packet, headers, network, now)
+        self.act_as_host(transit)
     }
 
     /// Judges a fragment: those sent to a virtual address cannot be matched to a connection yet.
@@ -296,15 +290,6 @@ impl Random for SeededRandom {
 /// The service protocol of a packet, if its services are balanced.
 fn service_protocol(headers: &Headers) -> Option<Protocol> {
     Protocol::from_number(headers.protocol)
-}
-
-/// Whether a packet is an ICMP echo request or reply.
-fn is_echo(headers: &Headers, bytes: &[u8]) -> bool {
-    match headers.protocol {
-        protocol::ICMP => matches!(bytes.get(headers.transport), Some(0 | 8)),
-        protocol::ICMP6 => matches!(bytes.get(headers.transport), Some(128 | 129)),
-        _ => false,
-    }
 }
 
 /// The endpoint with the same address and no port.

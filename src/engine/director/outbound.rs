@@ -1,7 +1,7 @@
 //! Connections that real servers begin: source NAT to an address of the director.
 
-use super::forward::tcp_flags;
-use super::{Director, is_echo, without_port};
+use super::transit::Transit;
+use super::{Director, without_port};
 use crate::engine::conn::tcp::{TcpFlags, TcpState};
 use crate::engine::conn::{ConnId, ConnKey, NewConnection, State};
 use crate::engine::network::{Network, Owner};
@@ -9,7 +9,7 @@ use crate::engine::service::ForwardingMethod;
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::headers::protocol;
-use crate::packet::{Addr, Endpoint, Headers, PacketBuf};
+use crate::packet::{Addr, Endpoint, Headers};
 
 /// Ports tried for a connection before giving up.
 const ATTEMPTS: u32 = 128;
@@ -22,16 +22,14 @@ impl Director {
     /// virtual endpoint is the address and port it was given, and whose real server began it.
     pub(super) fn begin_outbound(
         &mut self,
-        packet: &mut PacketBuf<'_>,
-        headers: &Headers,
-        network: &impl Network,
-        now: Moment,
+        transit: &mut Transit<'_, '_, impl Network>,
     ) -> Option<Verdict> {
+        let Transit { headers, network, now, .. } = *transit;
         if self.snapshot.snat.is_empty() || network.owner(headers.destination.addr) != Owner::Other
         {
             return None;
         }
-        let state = self.first_state(packet, headers)?;
+        let state = first_state(transit)?;
         let (from, to) = (headers.source.addr, headers.destination.addr);
         let rules = self.snapshot.snat.iter();
         let rule =
@@ -43,24 +41,7 @@ impl Director {
         else {
             return Some(Verdict::Drop(DropReason::TableFull));
         };
-        Some(self.forward_to_client(packet, headers, id, network, now))
-    }
-
-    /// The state of a connection that this packet begins, if it may begin one.
-    fn first_state(&self, packet: &PacketBuf<'_>, headers: &Headers) -> Option<State> {
-        match headers.protocol {
-            protocol::TCP => {
-                let flags = tcp_flags(packet, headers)?;
-                let begins = |flags: TcpFlags| flags.syn() && !flags.ack() && !flags.rst();
-                begins(flags).then_some(State::Tcp(TcpState::None))
-            }
-            protocol::UDP => Some(State::Udp),
-            protocol::ICMP | protocol::ICMP6 => {
-                let asks = is_echo(headers, packet.bytes()) && headers.source.port != 0;
-                asks.then_some(State::Echo)
-            }
-            _ => None,
-        }
+        Some(self.forward_to_client(transit, id))
     }
 
     fn enter_outbound(
@@ -115,5 +96,21 @@ fn remote(headers: &Headers) -> Endpoint {
     match headers.protocol {
         protocol::ICMP | protocol::ICMP6 => without_port(headers.destination),
         _ => headers.destination,
+    }
+}
+
+/// The state of a connection that this packet begins, if it may begin one.
+fn first_state(transit: &Transit<'_, '_, impl Network>) -> Option<State> {
+    match transit.headers.protocol {
+        protocol::TCP => {
+            let begins = |flags: TcpFlags| flags.syn() && !flags.ack() && !flags.rst();
+            begins(transit.flags?).then_some(State::Tcp(TcpState::None))
+        }
+        protocol::UDP => Some(State::Udp),
+        protocol::ICMP | protocol::ICMP6 => {
+            let asks = transit.is_echo() && transit.headers.source.port != 0;
+            asks.then_some(State::Echo)
+        }
+        _ => None,
     }
 }

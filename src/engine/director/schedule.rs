@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::forward::tcp_flags;
+use super::transit::Transit;
 use super::{Director, service_protocol};
 use crate::engine::conn::tcp::TcpState;
 use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
@@ -13,7 +13,7 @@ use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey,
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
-use crate::packet::{Endpoint, Headers, PacketBuf};
+use crate::packet::{Endpoint, Headers};
 
 /// How long a connection lives before its first packet has set its state.
 ///
@@ -27,25 +27,23 @@ impl Director {
     /// **Source** — IPVS `tcp_conn_schedule`, `udp_conn_schedule`, `ip_vs_schedule`.
     pub(super) fn schedule(
         &mut self,
-        packet: &mut PacketBuf<'_>,
-        headers: &Headers,
-        network: &impl Network,
-        now: Moment,
+        transit: &mut Transit<'_, '_, impl Network>,
     ) -> Option<Verdict> {
+        let headers = transit.headers;
         let protocol = service_protocol(headers)?;
-        if !self.opens(protocol, packet, headers) {
+        if !self.opens(protocol, transit) {
             return None;
         }
         let Endpoint { addr, port } = headers.destination;
-        let marked = self.marked_service(headers, network);
+        let marked = self.marked_service(headers, transit.network);
         let service = Arc::clone(marked.or_else(|| self.snapshot.lookup(protocol, addr, port))?);
-        match self.choose(&service, protocol, headers, now) {
-            Ok(choice) => Some(self.open(packet, headers, protocol, choice, network, now)),
+        match self.choose(&service, protocol, headers, transit.now) {
+            Ok(choice) => Some(self.open(transit, protocol, choice)),
             Err(Refusal::TableFull) => Some(Verdict::Drop(DropReason::TableFull)),
             Err(Refusal::NoServer) if is_beside_ftp(&service.key(), port) => None,
             Err(Refusal::NoServer) => {
                 let error = IcmpError::PortUnreachable;
-                Some(self.refuse(error, packet.bytes(), headers, Some(addr), network, now))
+                Some(self.refuse(error, transit, Some(addr)))
             }
         }
     }
@@ -65,12 +63,12 @@ impl Director {
         self.snapshot.service(&ServiceKey::Mark { mark, family: addr.family() })
     }
 
-    fn opens(&self, protocol: Protocol, packet: &PacketBuf<'_>, headers: &Headers) -> bool {
+    fn opens(&self, protocol: Protocol, transit: &Transit<'_, '_, impl Network>) -> bool {
         match protocol {
             // What comes from there belongs to a connection of FTP that is known, or to nobody.
-            _ if headers.source.port == FTP_DATA => false,
+            _ if transit.headers.source.port == FTP_DATA => false,
             Protocol::Udp => true,
-            Protocol::Tcp => tcp_flags(packet, headers).is_some_and(|flags| {
+            Protocol::Tcp => transit.flags.is_some_and(|flags| {
                 !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp)
             }),
             Protocol::Sctp => false,
@@ -124,12 +122,9 @@ impl Director {
 
     fn open(
         &mut self,
-        packet: &mut PacketBuf<'_>,
-        headers: &Headers,
+        transit: &mut Transit<'_, '_, impl Network>,
         protocol: Protocol,
         choice: Choice,
-        network: &impl Network,
-        now: Moment,
     ) -> Verdict {
         let Choice { real, port, template, one_packet } = choice;
         let state = match protocol {
@@ -137,15 +132,15 @@ impl Director {
             Protocol::Udp | Protocol::Sctp => State::Udp,
         };
         let method = match real.method() {
-            ForwardingMethod::Masquerade if network.is_local(real.addr()) => {
+            ForwardingMethod::Masquerade if transit.network.is_local(real.addr()) => {
                 ForwardingMethod::Local
             }
             method => method,
         };
         let key = ConnKey {
-            protocol: headers.protocol,
-            client: headers.source,
-            virtual_endpoint: headers.destination,
+            protocol: transit.headers.protocol,
+            client: transit.headers.source,
+            virtual_endpoint: transit.headers.destination,
             real_endpoint: Endpoint::new(real.addr(), port),
         };
         let worker = self.worker;
@@ -153,11 +148,11 @@ impl Director {
         let timeout_ms = NEW_TIMEOUT_MS;
         let real = Some(real);
         let new = NewConnection { key, real, template, one_packet, method, state, timeout_ms };
-        let Some(id) = self.conns.insert(new, now) else {
+        let Some(id) = self.conns.insert(new, transit.now) else {
             return Verdict::Drop(DropReason::TableFull);
         };
         counted.counters(worker).count_connection();
-        let verdict = self.pass_to_real(packet, headers, id, network, now);
+        let verdict = self.pass_to_real(transit, id);
         if one_packet {
             self.conns.remove(id);
         }

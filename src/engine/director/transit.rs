@@ -1,0 +1,51 @@
+//! A packet on its way through the director.
+
+use crate::engine::conn::tcp::TcpFlags;
+use crate::engine::network::Network;
+use crate::engine::time::Moment;
+use crate::packet::headers::protocol;
+use crate::packet::{Headers, PacketBuf};
+
+/// A packet with what was read of it, the network around it, and the time.
+pub(super) struct Transit<'a, 'b, N> {
+    pub packet: &'a mut PacketBuf<'b>,
+    /// As the packet came; what is written to it later does not show here.
+    pub headers: &'a Headers,
+    pub network: &'a N,
+    pub now: Moment,
+    /// The flags of a TCP segment.
+    pub flags: Option<TcpFlags>,
+}
+
+impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
+    pub fn new(
+        packet: &'a mut PacketBuf<'b>,
+        headers: &'a Headers,
+        network: &'a N,
+        now: Moment,
+    ) -> Self {
+        let flags = tcp_flags(packet, headers);
+        Self { packet, headers, network, now, flags }
+    }
+
+    /// The bytes from the transport header on.
+    pub fn transport(&self) -> &[u8] {
+        &self.packet.bytes()[self.headers.transport..self.headers.len]
+    }
+
+    /// Whether it is an ICMP echo request or reply.
+    pub fn is_echo(&self) -> bool {
+        let kind = self.transport().first();
+        match self.headers.protocol {
+            protocol::ICMP => matches!(kind, Some(0 | 8)),
+            protocol::ICMP6 => matches!(kind, Some(128 | 129)),
+            _ => false,
+        }
+    }
+}
+
+/// The flags of a TCP segment; parsing has seen to it that they are there.
+fn tcp_flags(packet: &PacketBuf<'_>, headers: &Headers) -> Option<TcpFlags> {
+    (headers.protocol == protocol::TCP)
+        .then(|| TcpFlags(packet.bytes().get(headers.transport + 13).copied().unwrap_or(0)))
+}

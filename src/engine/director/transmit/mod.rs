@@ -1,0 +1,95 @@
+//! Transmission: what each forwarding method does to a packet on its way to the real server.
+//!
+//! One file per method. Every method first asks whether the packet can go where it is to go
+//! ([`check_way`]); what cannot is answered with an ICMP error from the virtual address.
+
+mod direct;
+mod nat;
+
+use super::Director;
+use super::transit::Transit;
+use crate::engine::conn::ConnId;
+use crate::engine::network::Network;
+use crate::engine::rewrite::nat::write_ttl;
+use crate::engine::service::ForwardingMethod;
+use crate::engine::verdict::{DropReason, Verdict};
+use crate::packet::reply::IcmpError;
+use crate::packet::{Addr, Headers, PacketBuf, SegmentKind};
+
+impl Director {
+    /// Transmits a packet of the client, the connection's first one or a later one.
+    pub(super) fn transmit(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        id: ConnId,
+        is_first: bool,
+    ) -> Verdict {
+        match self.conns.get(id).method() {
+            ForwardingMethod::Masquerade => self.transmit_nat(transit, id, is_first),
+            ForwardingMethod::Direct => self.transmit_direct(transit, id, is_first),
+            ForwardingMethod::Local => Verdict::Pass,
+            ForwardingMethod::Tunnel | ForwardingMethod::FullNat | ForwardingMethod::Bypass => {
+                Verdict::Drop(DropReason::UnsupportedMethod)
+            }
+        }
+    }
+
+    /// Answers a client's packet that cannot go on, in the name of the virtual address.
+    fn refuse_request(
+        &mut self,
+        error: IcmpError,
+        transit: &mut Transit<'_, '_, impl Network>,
+        virtual_addr: Addr,
+    ) -> Verdict {
+        if !matches!(error, IcmpError::TooBig { .. }) {
+            return self.refuse(error, transit, Some(virtual_addr));
+        }
+        // IPVS has taken the hop off by then, and quotes what it has.
+        write_ttl(transit.packet.bytes_mut(), transit.headers);
+        let ttl = transit.headers.ttl.saturating_sub(1);
+        let headers = Headers { ttl, ..*transit.headers };
+        let transit = Transit::new(transit.packet, &headers, transit.network, transit.now);
+        self.refuse(error, &transit, Some(virtual_addr))
+    }
+}
+
+/// Whether a packet can go to `to`: hops left, a route, and small enough for it.
+///
+/// Packets too large that may be fragmented are let through; the link fragments them.
+pub(super) fn check_way(
+    transit: &Transit<'_, '_, impl Network>,
+    to: Addr,
+    is_first: bool,
+) -> Result<(), IcmpError> {
+    let headers = transit.headers;
+    if headers.ttl <= 1 {
+        return Err(IcmpError::TimeExceeded);
+    }
+    if headers.len <= SMALL && !is_first {
+        return Ok(());
+    }
+    let mtu = transit.network.mtu(to).ok_or(IcmpError::HostUnreachable)?;
+    let largest = largest_segment(transit.packet, headers);
+    if largest > mtu && headers.dont_fragment {
+        return Err(IcmpError::TooBig { mtu: mtu.min(usize::from(u16::MAX)) as u16 });
+    }
+    Ok(())
+}
+
+/// Packets up to this size are not asked about once the first of a connection had its way.
+/// **Source** — RFC 791 §3.2: every host takes 576 bytes.
+const SMALL: usize = 576;
+
+/// The length of the largest packet that a packet becomes once its super-frame is segmented.
+fn largest_segment(packet: &PacketBuf<'_>, headers: &Headers) -> usize {
+    let segmentation = packet.offload.segmentation;
+    let transport_header = match segmentation.kind {
+        SegmentKind::None | SegmentKind::UdpFragments => return headers.len,
+        SegmentKind::UdpL4 => 8,
+        SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
+            let offset = packet.bytes().get(headers.transport + 12).copied().unwrap_or(0x50);
+            usize::from(offset >> 4) * 4
+        }
+    };
+    (headers.transport + transport_header + usize::from(segmentation.size_bytes)).min(headers.len)
+}
