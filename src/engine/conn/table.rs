@@ -50,8 +50,8 @@ pub struct Connection {
     virtual_addr: Addr,
     real_addr: Addr,
     real: Option<Arc<RealServer>>,
-    /// What binds its client to the server, if the service is persistent.
-    template: Option<Arc<Template>>,
+    /// What only few connections have.
+    extras: Option<Box<Extras>>,
     links: Links,
     /// Low 32 bits of the moment of the last packet, in milliseconds.
     last_used: u32,
@@ -63,6 +63,13 @@ pub struct Connection {
     method: ForwardingMethod,
     state: State,
     flags: u8,
+}
+
+/// What only few connections have, apart from the record that all have.
+#[derive(Debug, Default)]
+struct Extras {
+    /// What binds the client to the server, if the service is persistent.
+    template: Option<Arc<Template>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,7 +111,7 @@ impl Connection {
         virtual_addr: Addr::UNSPECIFIED,
         real_addr: Addr::UNSPECIFIED,
         real: None,
-        template: None,
+        extras: None,
         links: Links::NONE,
         last_used: 0,
         timeout_ms: 0,
@@ -148,7 +155,7 @@ impl Connection {
 
     /// What binds its client to the server, if the service is persistent.
     pub fn template(&self) -> Option<&Arc<Template>> {
-        self.template.as_ref()
+        self.extras.as_ref()?.template.as_ref()
     }
 
     /// How packets reach the real server.
@@ -203,7 +210,7 @@ impl Connection {
     /// **Source** — IPVS `is_new_conn_expected`.
     pub fn may_be_reused(&self, with_fin_wait: bool) -> bool {
         match self.state {
-            _ if self.template.is_some() => false,
+            _ if self.template().is_some() => false,
             State::Tcp(TcpState::TimeWait | TcpState::Close) => true,
             State::Tcp(TcpState::FinWait) => with_fin_wait && self.is_one_way(),
             _ => false,
@@ -362,7 +369,7 @@ impl ConnTable {
             virtual_addr: key.virtual_endpoint.addr,
             real_addr: key.real_endpoint.addr,
             real,
-            template,
+            extras: template.map(|template| Box::new(Extras { template: Some(template) })),
             links: Links::NONE,
             last_used: now.low(),
             timeout_ms,
@@ -399,7 +406,7 @@ impl ConnTable {
         let (key, method) = (record.key(), record.method);
         let entered = record.flags & ONE_PACKET == 0;
         record.flags = 0;
-        record.template = None;
+        record.extras = None;
         if let Some(real) = record.real.take() {
             real.unbind_connection(record.state.activity());
         }
