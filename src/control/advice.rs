@@ -55,6 +55,14 @@ fn about_route(real: &RealSpec, route: &Route) -> Option<String> {
     Some(format!("{addr} is in no network of the director, {way}{question}"))
 }
 
+/// Why a real server with a link-local address is refused.
+pub fn about_link_local(addr: Addr) -> String {
+    format!(
+        "{addr} is valid on one link only and does not say on which; give the server's other \
+         address"
+    )
+}
+
 /// Why a real server was not found: most often its port is another.
 pub fn about_missing_real(service: &ServiceView, addr: Addr, port: u16) -> String {
     let all = || service.reals.iter().map(|real| Endpoint::new(real.spec.addr, real.spec.port));

@@ -291,8 +291,13 @@ impl<H: Host> Handler<H> {
     fn add_real(&self, key: &ServiceKey, dest: &Dest) -> Answered {
         let spec = convert::real_spec(dest, key)?;
         let route = self.host.route(spec.addr);
-        if route == Route::Broadcast {
-            return Err(errno(ConfigError::Invalid).into());
+        // A link-local address says nothing of the link; the director's own needs none.
+        let is_ambiguous = spec.addr.is_link_local() && route != Route::Own;
+        if route == Route::Broadcast || is_ambiguous {
+            let taken = self.table.would_take_real(key, &spec);
+            taken.map_err(|error| self.missing(error, key))?;
+            let hint = is_ambiguous.then(|| advice::about_link_local(spec.addr));
+            return Err(Refusal { errno: errno(ConfigError::Invalid), hint });
         }
         self.table.add_real(key, &spec).map_err(|error| self.missing(error, key))?;
         Ok(Answer::Done(advice::about_real(&spec, &route)))

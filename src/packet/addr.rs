@@ -14,13 +14,15 @@ pub enum Family {
 
 /// An IPv4 or IPv6 address that is cheap to copy, compare and hash.
 ///
-/// **Shape** — 128 bits in host order; an IPv4 address `a.b.c.d` is held as `::ffff:a.b.c.d`, so
-/// that both families share one key layout. A real IPv4-mapped IPv6 address on the wire would be
-/// taken for its IPv4 twin; such packets are martians and are rejected when parsed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+/// **Shape** — 128 bits in host order; an IPv4 address is held behind 96 bits that are all ones, so
+/// that both families share one key layout. No host has an IPv6 address that begins so (RFC 4291
+/// §2.7: groups of a reserved kind); packets from or to one are rejected when parsed. An IPv4-mapped
+/// IPv6 address (`::ffff:a.b.c.d`) is an IPv6 address like others. IPv4 addresses sort first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Addr(u128);
 
-const MAPPED: u128 = 0xffff << 32;
+/// What stands in front of the bits of an IPv4 address.
+const V4_FRONT: u128 = u128::MAX << 32;
 
 impl Addr {
     /// The all-zero IPv6 address, used where a key has no address.
@@ -28,7 +30,7 @@ impl Addr {
 
     /// An IPv4 address from its 32 bits in host order.
     pub const fn v4(bits: u32) -> Self {
-        Self(MAPPED | bits as u128)
+        Self(V4_FRONT | bits as u128)
     }
 
     /// An IPv6 address from its 128 bits in host order.
@@ -36,19 +38,43 @@ impl Addr {
         Self(bits)
     }
 
-    /// All 128 bits, IPv4 as mapped.
+    /// All 128 bits; of an IPv4 address with ones in front.
     pub const fn bits(self) -> u128 {
         self.0
     }
 
     /// The family this address belongs to.
     pub const fn family(self) -> Family {
-        if self.0 >> 32 == 0xffff { Family::V4 } else { Family::V6 }
+        if self.0 >> 32 == V4_FRONT >> 32 { Family::V4 } else { Family::V6 }
     }
 
     /// The low 32 bits: the whole of an IPv4 address in host order.
     pub const fn v4_bits(self) -> u32 {
         self.0 as u32
+    }
+
+    /// Whether it is an IPv6 address that is valid on one link only.
+    pub const fn is_link_local(self) -> bool {
+        self.0 >> 118 == 0xfe80 >> 6
+    }
+
+    /// Whether it is an IPv4-mapped IPv6 address, which sockets use and wires do not.
+    pub const fn is_mapped(self) -> bool {
+        self.0 >> 32 == 0xffff
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // Around the end of the numbers, IPv4 addresses come before all others.
+        let place = |addr: &Self| addr.0.wrapping_add(1 << 32);
+        place(self).cmp(&place(other))
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -203,10 +229,18 @@ mod tests {
 
     #[test]
     fn both_families_survive_the_round_trip() {
-        for text in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "::1"] {
+        for text in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "::1", "::ffff:192.0.2.1"] {
             let addr: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(addr)), addr);
         }
+    }
+
+    #[test]
+    fn ipv4_addresses_sort_first() {
+        let addrs =
+            ["0.0.0.0", "10.0.0.1", "255.255.255.255", "::", "::1", "2001:db8::1", "ff02::1"];
+        let addrs = addrs.map(|text| Addr::from(text.parse::<IpAddr>().unwrap()));
+        assert!(addrs.is_sorted());
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn v4_header_len(bytes: &[u8]) -> usize {
 fn v6_addr(header: &[u8; 40], at: usize) -> Result<Addr, Malformed> {
     let bits = header[at..at + 16].iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
     let addr = Addr::v6(bits);
-    // RFC 4942 §2.2: IPv4-mapped addresses must not appear on a wire.
+    // Reserved groups, which `Addr` takes for IPv4 addresses.
     if addr.family() == Family::V6 { Ok(addr) } else { Err(Malformed::Martian) }
 }
 

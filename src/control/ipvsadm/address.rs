@@ -9,8 +9,6 @@ use crate::packet::{Addr, Family};
 /// Reads `host[:port]`. The host is an IPv4 address in any of inet_aton's forms, an IPv6 address
 /// (in brackets if a port follows) or a name of an IPv4 host; the port a number or the name of a
 /// service of `protocol`.
-///
-/// **Differs:** IPv4-mapped IPv6 addresses are refused, see [`Addr`].
 pub fn endpoint(
     text: &str,
     protocol: Option<Protocol>,
@@ -142,7 +140,6 @@ mod tests {
             "12.0.0.1:80:80",
             "[fe80::1%eth0]:80",
             " 12.0.0.1:80",
-            "[::ffff:12.0.0.1]:83",
             "4294967296:80",
             "12.0.0.09:80",
             "0x:80",

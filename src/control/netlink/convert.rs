@@ -244,8 +244,7 @@ fn family(af: u16) -> Result<Family, Errno> {
     }
 }
 
-/// **Differs:** IPv4-mapped IPv6 addresses are refused. They are martians on the wire, and
-/// [`Addr`] takes them for their IPv4 twins.
+/// **Errors** — a reserved IPv6 group that [`Addr`] takes for an IPv4 address.
 fn addr(bytes: [u8; 16], family: Family) -> Result<Addr, Errno> {
     let [a, b, c, d, ..] = bytes;
     let addr = match family {

@@ -111,8 +111,9 @@ impl<T> Memory<T> {
         let before = self.entries.len();
         for _ in 0..1 << BUCKET_BITS {
             self.rover = (self.rover + 1) % (1 << BUCKET_BITS);
-            let bucket = (self.rover, Addr::v6(0))..=(self.rover, Addr::v6(u128::MAX));
-            let idle = self.entries.range(bucket);
+            // 0.0.0.0 sorts before every other address.
+            let start = |bucket| (bucket, Addr::v4(0));
+            let idle = self.entries.range(start(self.rover)..start(self.rover + 1));
             let idle = idle.filter(|(_, entry)| now.ms_since(entry.last_use) >= IDLE_MS);
             let idle: Vec<_> = idle.map(|(key, _)| *key).collect();
             for key in idle {

@@ -246,6 +246,12 @@ impl ServiceTable {
         }
     }
 
+    /// Whether a service would take a real server, as far as its address is not looked at.
+    pub fn would_take_real(&self, key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
+        self.require(key)?;
+        check_real(key, spec)
+    }
+
     /// Adds a real server to a service (`-a`).
     ///
     /// A server that was removed from the same service and is still remembered comes back with its
@@ -511,12 +517,13 @@ fn is_single(prefix: &Prefix) -> bool {
     }
 }
 
+/// **Source** — Linux `ipv6_addr_type`, which does not call IPv4-mapped addresses unicast.
 fn is_unicast(addr: Addr) -> bool {
     match std::net::IpAddr::from(addr) {
         std::net::IpAddr::V4(addr) => {
             !addr.is_multicast() && !addr.is_broadcast() && !addr.is_unspecified()
         }
-        std::net::IpAddr::V6(addr) => !addr.is_multicast() && !addr.is_unspecified(),
+        std::net::IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !addr.is_mapped(),
     }
 }
 
