@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use super::iptables::{Command, Matches, Place, Reader, Target, parse, set};
 use crate::engine::MarkRule;
 use crate::engine::service::{ConfigError, ServiceTable};
-use crate::packet::headers::protocol;
+use crate::packet::headers::{carries_ports, protocol};
 
 /// A command about rules of firewall marks.
 pub type MarkCommand = Command<MarkRule>;
@@ -86,7 +86,7 @@ impl Target for MarkTarget {
         matches.check_family(None)?;
         let Matches { source, destination, protocol } = matches;
         let protocol = protocol.as_deref().map(number).transpose()?.flatten();
-        let has_ports = matches!(protocol, Some(protocol::TCP | protocol::UDP | protocol::SCTP));
+        let has_ports = protocol.is_some_and(carries_ports);
         if !has_ports && (self.source_ports.is_some() || self.destination_ports.is_some()) {
             return Err("ports need `-p tcp', `-p udp' or `-p sctp'".into());
         }

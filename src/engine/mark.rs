@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::network::Network;
-use crate::packet::headers::protocol;
+use crate::packet::headers::carries_ports;
 use crate::packet::{Headers, Prefix};
 
 /// A rule in the words of iptables: `-s SOURCE -d DESTINATION -i INTERFACE -p PROTOCOL --sport PORTS
@@ -50,6 +50,5 @@ pub fn mark(rules: &[MarkRule], headers: &Headers, network: &impl Network) -> u3
 }
 
 fn has_port(wanted: &[RangeInclusive<u16>], number: u8, port: u16) -> bool {
-    let has_ports = matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP);
-    wanted.is_empty() || has_ports && wanted.iter().any(|range| range.contains(&port))
+    wanted.is_empty() || carries_ports(number) && wanted.iter().any(|range| range.contains(&port))
 }

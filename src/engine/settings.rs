@@ -16,6 +16,8 @@ pub struct Settings {
     pub expire_quiescent_template: bool,
     /// `sloppy_tcp`: any segment without RST opens a connection.
     pub sloppy_tcp: bool,
+    /// `sloppy_sctp`: any chunk but ABORT opens a connection.
+    pub sloppy_sctp: bool,
     /// `secure_tcp`: whether the stricter table of TCP states is in force.
     pub secure_tcp: bool,
     /// What holds for the schedulers of all services: `lblc_expiration` and its like.
@@ -29,6 +31,7 @@ impl Default for Settings {
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             sloppy_tcp: false,
+            sloppy_sctp: false,
             secure_tcp: false,
             schedulers: Tunables::default(),
         }

@@ -2,6 +2,7 @@
 
 use super::addr::{Addr, Endpoint, Family};
 use super::checksum::Sum;
+use super::sctp::COMMON_HEADER_LEN;
 
 /// IP protocol numbers that are told apart.
 pub mod protocol {
@@ -11,8 +12,14 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP, RFC 768.
     pub const UDP: u8 = 17;
+    /// ESP, RFC 4303.
+    pub const ESP: u8 = 50;
+    /// AH, RFC 4302.
+    pub const AH: u8 = 51;
     /// ICMPv6, RFC 4443.
     pub const ICMP6: u8 = 58;
+    /// No next header, RFC 8200 §4.7.
+    pub const NONE: u8 = 59;
     /// SCTP, RFC 9260.
     pub const SCTP: u8 = 132;
 }
@@ -202,7 +209,7 @@ impl Headers {
     fn parse_transport(&mut self, transport: &[u8]) -> Result<(), Malformed> {
         let fixed_len = match self.protocol {
             protocol::TCP => 20,
-            protocol::SCTP => 12,
+            protocol::SCTP => COMMON_HEADER_LEN,
             protocol::UDP | protocol::ICMP | protocol::ICMP6 => 8,
             _ => return Ok(()),
         };
@@ -214,7 +221,8 @@ impl Headers {
         }
         match self.protocol {
             protocol::ICMP | protocol::ICMP6 => self.parse_echo(transport),
-            _ => self.parse_ports(transport),
+            number if carries_ports(number) => self.parse_ports(transport),
+            _ => Ok(()),
         }
     }
 
@@ -235,6 +243,17 @@ impl Headers {
         }
         Ok(())
     }
+}
+
+/// Bytes of the fixed header of IPv6, RFC 8200 §3.
+pub const V6_HEADER_LEN: usize = 40;
+
+/// The port of ISAKMP, RFC 2408, which arranges what ESP and AH need.
+pub const ISAKMP: u16 = 500;
+
+/// Whether a transport protocol's header begins with two ports.
+pub fn carries_ports(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
 /// Bytes of an ICMP error before the packet it quotes.
@@ -258,6 +277,8 @@ fn walk_extensions(bytes: &[u8], first: u8) -> Result<Walked, Malformed> {
             // Hop-by-hop, routing, destination options, mobility: RFC 8200 §4, RFC 6275.
             0 | 43 | 60 | 135 => 8 + 8 * usize::from(*rest.get(1).ok_or(Malformed::Truncated)?),
             44 => 8,
+            // Its length counts words of four bytes, RFC 4302 §2.2. IPVS sees what is behind it, too.
+            protocol::AH => 8 + 4 * usize::from(*rest.get(1).ok_or(Malformed::Truncated)?),
             _ => return Ok(walked),
         };
         let header = rest.get(..len).ok_or(Malformed::Truncated)?;

@@ -8,6 +8,7 @@ pub mod buf;
 pub mod checksum;
 pub mod headers;
 pub mod reply;
+pub mod sctp;
 pub mod segment;
 
 pub use addr::{Addr, Endpoint, Family, Prefix};

@@ -18,6 +18,8 @@ const MAX_ERROR_V6: usize = 1280;
 pub enum IcmpError {
     /// No server takes the connection: 3/3, IPv6 1/4.
     PortUnreachable,
+    /// Nobody here speaks the protocol: 3/2, IPv6 4/1 with a pointer to the fixed header.
+    ProtocolUnreachable,
     /// The next hop cannot be reached: 3/1, IPv6 1/3.
     HostUnreachable,
     /// The packet is larger than the next link and must not be fragmented: 3/4, IPv6 2/0.
@@ -29,14 +31,19 @@ pub enum IcmpError {
     TimeExceeded,
 }
 
+/// Where the fixed header of IPv6 names the next one. **Source** — RFC 8200 §3.
+const NEXT_HEADER_AT: u32 = 6;
+
 impl IcmpError {
     fn encode(self, family: Family) -> (u8, u8, u32) {
         match (family, self) {
             (Family::V4, Self::PortUnreachable) => (3, 3, 0),
+            (Family::V4, Self::ProtocolUnreachable) => (3, 2, 0),
             (Family::V4, Self::HostUnreachable) => (3, 1, 0),
             (Family::V4, Self::TooBig { mtu }) => (3, 4, u32::from(mtu)),
             (Family::V4, Self::TimeExceeded) => (11, 0, 0),
             (Family::V6, Self::PortUnreachable) => (1, 4, 0),
+            (Family::V6, Self::ProtocolUnreachable) => (4, 1, NEXT_HEADER_AT),
             (Family::V6, Self::HostUnreachable) => (1, 3, 0),
             (Family::V6, Self::TooBig { mtu }) => (2, 0, u32::from(mtu)),
             (Family::V6, Self::TimeExceeded) => (3, 0, 0),

@@ -109,6 +109,7 @@ impl Administration {
             conn_reuse_mode: number("conn_reuse_mode") as u8,
             expire_nodest_conn: number("expire_nodest_conn") != 0,
             expire_quiescent_template: number("expire_quiescent_template") != 0,
+            sloppy_sctp: number("sloppy_sctp") != 0,
             sloppy_tcp: number("sloppy_tcp") != 0,
             secure_tcp: number("secure_tcp") == ALWAYS,
             schedulers,

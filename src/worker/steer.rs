@@ -5,7 +5,7 @@
 //! see (fragments, ICMP errors, IPv6) goes to any worker, which computes the owner itself and hands
 //! the packet over.
 
-use crate::packet::headers::protocol;
+use crate::packet::headers::{ISAKMP, carries_ports, protocol};
 use crate::packet::{Addr, Endpoint, Family, Headers};
 
 /// The worker that owns the connections of a client, `0..workers`.
@@ -13,7 +13,12 @@ pub fn owner(client: Endpoint, number: u8, workers: usize) -> usize {
     if workers <= 1 {
         return 0;
     }
-    let port = if has_ports(number) { u32::from(client.port) } else { 0 };
+    let port = match number {
+        // They follow the ISAKMP exchange between the same hosts.
+        protocol::ESP | protocol::AH => ISAKMP.into(),
+        _ if carries_ports(number) => client.port.into(),
+        _ => 0,
+    };
     let addr = client.addr.bits();
     let folded = match client.addr.family() {
         Family::V4 => client.addr.v4_bits(),
@@ -31,10 +36,6 @@ pub fn client(headers: &Headers, is_virtual: impl Fn(Addr) -> bool) -> Endpoint 
 /// client, any other came from it.
 pub fn client_of_error(quoted: &Headers, is_virtual: impl Fn(Addr) -> bool) -> Endpoint {
     if is_virtual(quoted.source.addr) { quoted.destination } else { quoted.source }
-}
-
-fn has_ports(number: u8) -> bool {
-    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
 /// The hash that the BPF program computes as well: one multiplication, the upper half.
@@ -97,7 +98,7 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
 
 /// Instructions of [`Assembler::client_at`].
-const REPLY_LEN: u8 = 18;
+const REPLY_LEN: u8 = 22;
 
 #[derive(Default)]
 struct Assembler(Vec<libc::sock_filter>);
@@ -115,13 +116,17 @@ impl Assembler {
         self.push(STORE, 0, 0, 0);
         // Fragments, the first included, are known by their addresses alone.
         self.push(LOAD_HALF, IP_AT + 6, 0, 0);
-        self.push(JUMP_BITS, 0x3fff, 7, 0);
+        self.push(JUMP_BITS, 0x3fff, 11, 0);
         self.push(LOAD_BYTE, IP_AT + 9, 0, 0);
-        self.push(JUMP_EQUAL, u32::from(protocol::TCP), 2, 0);
-        self.push(JUMP_EQUAL, u32::from(protocol::UDP), 1, 0);
-        self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 0, 3);
+        self.push(JUMP_EQUAL, u32::from(protocol::TCP), 4, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::UDP), 3, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 2, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::ESP), 4, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::AH), 3, 5);
         self.push(LOAD_HEADER_LEN, IP_AT, 0, 0);
         self.push(LOAD_HALF_INDEXED, IP_AT + port_at, 0, 0);
+        self.push(JUMP_ALWAYS, 3, 0, 0);
+        self.push(LOAD_CONSTANT, ISAKMP.into(), 0, 0);
         self.push(JUMP_ALWAYS, 1, 0, 0);
         self.push(LOAD_CONSTANT, 0, 0, 0);
         self.push(MULTIPLY, PORT_FACTOR, 0, 0);
@@ -137,6 +142,8 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::checksum::Sum;
+    use crate::packet::headers::{set_word, word};
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
@@ -180,7 +187,7 @@ mod tests {
             from in any::<[u8; 4]>(),
             to in any::<[u8; 4]>(),
             (sport, dport) in (any::<u16>(), any::<u16>()),
-            kind in 0u8..4,
+            kind in 0u8..6,
             others in proptest::collection::vec(any::<u32>(), 0..5),
             is_request in any::<bool>(),
             workers in 1usize..9,
@@ -189,9 +196,15 @@ mod tests {
             let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 9);
             match kind {
                 0 => builder.tcp(sport, dport, 1, 1).write(&mut frame, b"x"),
-                1 | 3 => builder.udp(sport, dport).write(&mut frame, b"x"),
+                1 | 3..6 => builder.udp(sport, dport).write(&mut frame, b"x"),
                 _ => builder.icmpv4_echo_request(7, 1).write(&mut frame, b"x"),
             }.unwrap();
+            if let 4.. = kind {
+                // The same bytes under another protocol's number.
+                frame[14 + 9] = [protocol::ESP, protocol::AH][usize::from(kind - 4)];
+                let checksum = Sum::of(&frame[14..34]).minus_word(word(&frame, 24)).checksum();
+                set_word(&mut frame, 24, checksum);
+            }
             let mut virtuals: Vec<_> = others.into_iter().map(Addr::v4).collect();
             if is_request {
                 virtuals.insert(virtuals.len() / 2, Addr::v4(u32::from_be_bytes(to)));

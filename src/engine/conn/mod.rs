@@ -6,6 +6,7 @@
 
 mod hash;
 mod index;
+pub mod sctp;
 mod state;
 mod table;
 pub mod tcp;

@@ -1,5 +1,6 @@
 //! Connection states of every protocol, their timeouts and their names.
 
+use super::sctp::SctpState;
 use super::tcp::TcpState;
 use crate::engine::service::{Activity, Timeouts};
 
@@ -10,6 +11,8 @@ pub enum State {
     Tcp(TcpState),
     /// A UDP connection: there is one state.
     Udp,
+    /// An SCTP association.
+    Sctp(SctpState),
     /// An ICMP echo exchange that a real server began through the director's SNAT.
     Echo,
 }
@@ -17,7 +20,7 @@ pub enum State {
 impl State {
     /// How long the connection lives on after a packet that left it in this state.
     ///
-    /// **Units** — milliseconds. **Source** — IPVS `tcp_timeouts` and `udp_timeouts`; those of
+    /// **Units** — milliseconds. **Source** — IPVS `tcp_timeouts`, `udp_timeouts` and `sctp_timeouts`; those of
     /// `ipvsadm --set` replace ESTABLISHED, FIN_WAIT and UDP.
     pub fn timeout_ms(self, timeouts: &Timeouts) -> u32 {
         let seconds = match self {
@@ -25,6 +28,7 @@ impl State {
             Self::Tcp(TcpState::FinWait) => timeouts.tcp_fin_s,
             Self::Tcp(state) => state.fixed_timeout_s(),
             Self::Udp => timeouts.udp_s,
+            Self::Sctp(state) => state.timeout_s(),
             Self::Echo => ECHO_TIMEOUT_S,
         };
         // The longest that `--set` takes are three months; 49 days are as good as for ever.
@@ -35,6 +39,7 @@ impl State {
     pub fn activity(self) -> Activity {
         match self {
             Self::Tcp(state) => state.activity(),
+            Self::Sctp(state) => state.activity(),
             Self::Udp | Self::Echo => Activity::Inactive,
         }
     }
@@ -44,6 +49,7 @@ impl State {
         match self {
             Self::Tcp(state) => state.name(),
             Self::Udp => "UDP",
+            Self::Sctp(state) => state.name(),
             Self::Echo => "ICMP",
         }
     }

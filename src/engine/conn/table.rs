@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::hash::Hasher;
 use super::index::Index;
+use super::sctp::SctpState;
 use super::state::State;
 use super::tcp::TcpState;
 use super::template::Template;
@@ -168,6 +169,11 @@ impl Connection {
         self.state
     }
 
+    /// Milliseconds it lives after a packet.
+    pub fn timeout_ms(&self) -> u32 {
+        self.timeout_ms
+    }
+
     /// Packets from the client so far.
     pub fn in_packets(&self) -> u32 {
         self.in_packets
@@ -203,8 +209,8 @@ impl Connection {
         self.in_packets = self.in_packets.saturating_add(1);
     }
 
-    /// Whether a SYN may open a new connection in this one's place: it is in TIME_WAIT or CLOSE, or
-    /// in FIN_WAIT without any packet of the server (`with_fin_wait`). Never that of a persistent
+    /// Whether a SYN or INIT may open a new connection in this one's place: it is in TIME_WAIT,
+    /// CLOSE or CLOSED, or in FIN_WAIT without any packet of the server (`with_fin_wait`). Never that of a persistent
     /// client.
     ///
     /// **Source** — IPVS `is_new_conn_expected`.
@@ -213,6 +219,7 @@ impl Connection {
             _ if self.template().is_some() => false,
             State::Tcp(TcpState::TimeWait | TcpState::Close) => true,
             State::Tcp(TcpState::FinWait) => with_fin_wait && self.is_one_way(),
+            State::Sctp(SctpState::Closed) => true,
             _ => false,
         }
     }

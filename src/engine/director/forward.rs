@@ -3,7 +3,8 @@
 use super::Director;
 use super::transit::Transit;
 use super::transmit::check_way;
-use crate::engine::conn::tcp::{Seen, TcpFlags, TcpState, next};
+use crate::engine::conn::sctp::{self, SctpState};
+use crate::engine::conn::tcp::{self, Seen, TcpState};
 use crate::engine::conn::{ConnId, Connection, Direction, State};
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::{Translation, translate};
@@ -13,7 +14,7 @@ use crate::engine::verdict::{DropReason, Hop, Verdict};
 impl Director {
     /// Judges a packet of the client.
     ///
-    /// **Source** — IPVS `ip_vs_in_hook`: a SYN may take the connection's place, a removed server
+    /// **Source** — IPVS `ip_vs_in_hook`: a SYN or INIT may take the connection's place, a removed server
     /// swallows, then counters, state, transmission.
     pub(super) fn forward_to_real(
         &mut self,
@@ -21,7 +22,7 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
-        if transit.flags.is_some_and(TcpFlags::syn) && self.is_reused(conn) {
+        if transit.asks_anew() && self.is_reused(conn) {
             self.conns.remove(id);
             return self.judge_unknown(transit);
         }
@@ -90,30 +91,45 @@ impl Director {
     /// Moves a connection's state by a packet and gives it the state's time to live.
     fn advance(&mut self, id: ConnId, transit: &Transit<'_, '_, impl Network>, to: Direction) {
         let conn = self.conns.get_mut(id);
-        if let (State::Tcp(state), Some(flags)) = (conn.state(), transit.flags) {
-            let seen = match (to, conn.is_one_way()) {
-                (Direction::ToReal, false) => Seen::Input,
-                (Direction::ToReal, true) => Seen::InputOnly,
-                (Direction::ToClient, _) => {
-                    conn.set_two_way();
-                    Seen::Output
-                }
-            };
-            let secure = self.snapshot.settings.secure_tcp;
-            let next = State::Tcp(next(state, flags, seen, secure));
-            let was_established = state == TcpState::Established;
-            conn.set_state(next);
-            if next == ESTABLISHED && !was_established {
+        if transit.headers.protocol != conn.key().protocol {
+            // ESP and AH of a connection that was made for UDP.
+            let timeout_ms = conn.timeout_ms();
+            return self.conns.extend(id, timeout_ms, transit.now);
+        }
+        let seen = match (to, conn.is_one_way()) {
+            (Direction::ToReal, false) => Seen::Input,
+            (Direction::ToReal, true) => Seen::InputOnly,
+            (Direction::ToClient, _) => Seen::Output,
+        };
+        let before = conn.state();
+        let after = match before {
+            State::Tcp(state) => {
+                let secure = self.snapshot.settings.secure_tcp;
+                let next = |flags| tcp::next(state, flags, seen, secure);
+                transit.flags.map(|flags| State::Tcp(next(flags)))
+            }
+            State::Sctp(state) => {
+                let next = |event| sctp::next(state, event, seen);
+                transit.sctp_event().map(|event| State::Sctp(next(event)))
+            }
+            State::Udp | State::Echo => None,
+        };
+        if let Some(after) = after {
+            if seen == Seen::Output {
+                conn.set_two_way();
+            }
+            conn.set_state(after);
+            if after != before && is_established(after) {
                 assure(conn);
             }
-        } else if to == Direction::ToClient {
+        } else if seen == Seen::Output && matches!(before, State::Udp | State::Echo) {
             assure(conn);
         }
         let timeout_ms = conn.state().timeout_ms(&self.snapshot.timeouts);
         self.conns.extend(id, timeout_ms, transit.now);
     }
 
-    /// Whether a SYN opens a new connection in the place of this one.
+    /// Whether a SYN or INIT opens a new connection in the place of this one.
     ///
     /// **Source** — IPVS `ip_vs_in_hook` and `is_new_conn_expected`.
     fn is_reused(&self, conn: &Connection) -> bool {
@@ -127,7 +143,9 @@ impl Director {
     }
 }
 
-const ESTABLISHED: State = State::Tcp(TcpState::Established);
+fn is_established(state: State) -> bool {
+    matches!(state, State::Tcp(TcpState::Established) | State::Sctp(SctpState::Established))
+}
 
 /// Tells a connection's template that it was answered.
 fn assure(conn: &Connection) {

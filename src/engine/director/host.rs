@@ -5,28 +5,32 @@ use super::transit::Transit;
 use crate::engine::conn::tcp::TcpFlags;
 use crate::engine::network::{Network, Owner};
 use crate::engine::verdict::{DropReason, Verdict};
-use crate::packet::headers::protocol;
+use crate::packet::Family;
+use crate::packet::headers::{V6_HEADER_LEN, protocol};
 use crate::packet::reply::{IcmpError, icmp_checksum_is_right, write_echo_reply, write_reset};
 
 impl Director {
     /// Judges a packet that belongs to no connection and no service.
     ///
     /// At an address of its own the director answers as a host without programs does: echo
-    /// requests with replies, TCP with resets, UDP with port unreachable. Everything else is the
-    /// kernel's.
+    /// requests with replies, TCP with resets, UDP with port unreachable, other protocols with
+    /// protocol unreachable. Everything at other addresses is the kernel's.
     pub(super) fn act_as_host(&mut self, transit: &Transit<'_, '_, impl Network>) -> Verdict {
         let headers = transit.headers;
         if transit.network.owner(headers.destination.addr) != Owner::Director {
             return Verdict::Pass;
         }
+        let from = Some(headers.destination.addr);
         match headers.protocol {
             protocol::ICMP | protocol::ICMP6 => self.answer_echo(transit),
             protocol::TCP => self.reset(transit),
-            protocol::UDP => {
-                let from = Some(headers.destination.addr);
-                self.refuse(IcmpError::PortUnreachable, transit, from)
+            protocol::UDP => self.refuse(IcmpError::PortUnreachable, transit, from),
+            protocol::NONE => Verdict::Drop(DropReason::NotForUs),
+            // Behind extension headers the pointer of the IPv6 error would be wrong.
+            _ if headers.family == Family::V6 && headers.transport != V6_HEADER_LEN => {
+                Verdict::Drop(DropReason::NotForUs)
             }
-            _ => Verdict::Drop(DropReason::NotForUs),
+            _ => self.refuse(IcmpError::ProtocolUnreachable, transit, from),
         }
     }
 

@@ -43,7 +43,9 @@ use super::scheduler::Random;
 use super::service::{Protocol, ServiceTable, Snapshot};
 use super::time::Moment;
 use super::verdict::{DropReason, Verdict, VerdictCounters};
-use crate::packet::{Addr, Endpoint, Fragment, Headers, PacketBuf};
+use crate::packet::headers::{ISAKMP, protocol};
+use crate::packet::sctp::write_checksum;
+use crate::packet::{Addr, Checksum, Endpoint, Fragment, Headers, PacketBuf};
 use errors::ErrorLimit;
 use transit::Transit;
 
@@ -209,7 +211,9 @@ impl Director {
         // What follows the packet is padding of its link.
         let trimmed = packet.resize(headers.len);
         debug_assert!(trimmed, "parsing checked that the packet is that long");
-        let lookup = self.conns.prepare(headers.source, headers.destination, headers.protocol);
+        finish_sctp(packet, &headers);
+        let Identity { source, destination, protocol } = Identity::of(&headers);
+        let lookup = self.conns.prepare(source, destination, protocol);
         Ok(Prepared { headers, lookup })
     }
 
@@ -290,6 +294,42 @@ impl Random for SeededRandom {
 /// The service protocol of a packet, if its services are balanced.
 fn service_protocol(headers: &Headers) -> Option<Protocol> {
     Protocol::from_number(headers.protocol)
+}
+
+/// What names the connection that a packet belongs to.
+struct Identity {
+    source: Endpoint,
+    destination: Endpoint,
+    protocol: u8,
+}
+
+impl Identity {
+    /// ESP and AH belong to the ISAKMP exchange between the same addresses.
+    ///
+    /// **Source** — IPVS `ah_esp_conn_fill_param_proto`.
+    fn of(headers: &Headers) -> Self {
+        let Headers { source, destination, protocol, .. } = *headers;
+        if !matches!(protocol, protocol::ESP | protocol::AH) {
+            return Self { source, destination, protocol };
+        }
+        let at_isakmp = |endpoint: Endpoint| Endpoint::new(endpoint.addr, ISAKMP);
+        let (source, destination) = (at_isakmp(source), at_isakmp(destination));
+        Self { source, destination, protocol: protocol::UDP }
+    }
+}
+
+/// Completes the checksum of an SCTP packet that left it to a network card.
+///
+/// What sends frames takes an unfinished checksum for an Internet checksum, so SCTP's cannot
+/// travel on unfinished.
+fn finish_sctp(packet: &mut PacketBuf<'_>, headers: &Headers) {
+    let unfinished = headers.protocol == protocol::SCTP
+        && headers.fragment == Fragment::Whole
+        && packet.unfinished_checksum().is_some_and(|(start, _)| start == headers.transport);
+    if unfinished {
+        write_checksum(&mut packet.bytes_mut()[headers.transport..headers.len]);
+        packet.offload.checksum = Checksum::Complete;
+    }
 }
 
 /// The endpoint with the same address and no port.

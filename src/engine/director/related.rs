@@ -1,7 +1,7 @@
 //! ICMP errors about packets of connections.
 
-use super::Director;
 use super::transit::Transit;
+use super::{Director, Identity};
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
@@ -27,7 +27,10 @@ impl Director {
     ) -> Option<Verdict> {
         let headers = transit.headers;
         let quoted = headers.quoted(transit.packet.bytes())?;
-        let lookup = self.conns.prepare(quoted.destination, quoted.source, quoted.protocol);
+        let lookup = {
+            let identity = Identity::of(&quoted);
+            self.conns.prepare(identity.destination, identity.source, identity.protocol)
+        };
         let (id, direction) = self.conns.find(&lookup)?;
         let conn = self.conns.get(id);
         if !self.balances() && !conn.is_outbound() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::transit::Transit;
 use super::{Director, service_protocol};
+use crate::engine::conn::sctp::{SctpEvent, SctpState};
 use crate::engine::conn::tcp::TcpState;
 use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
 use crate::engine::mark::mark;
@@ -24,7 +25,8 @@ impl Director {
     /// Opens a connection for a packet to a service and forwards it; `None` if there is no service
     /// for it, or if a packet of its kind opens none.
     ///
-    /// **Source** — IPVS `tcp_conn_schedule`, `udp_conn_schedule`, `ip_vs_schedule`.
+    /// **Source** — IPVS `tcp_conn_schedule`, `udp_conn_schedule`, `sctp_conn_schedule`,
+    /// `ip_vs_schedule`.
     pub(super) fn schedule(
         &mut self,
         transit: &mut Transit<'_, '_, impl Network>,
@@ -71,7 +73,11 @@ impl Director {
             Protocol::Tcp => transit.flags.is_some_and(|flags| {
                 !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp)
             }),
-            Protocol::Sctp => false,
+            Protocol::Sctp => match transit.sctp_event() {
+                Some(SctpEvent::Init) => true,
+                None | Some(SctpEvent::Abort) => false,
+                Some(_) => self.snapshot.settings.sloppy_sctp,
+            },
         }
     }
 
@@ -129,7 +135,8 @@ impl Director {
         let Choice { real, port, template, one_packet } = choice;
         let state = match protocol {
             Protocol::Tcp => State::Tcp(TcpState::None),
-            Protocol::Udp | Protocol::Sctp => State::Udp,
+            Protocol::Udp => State::Udp,
+            Protocol::Sctp => State::Sctp(SctpState::None),
         };
         let method = match real.method() {
             ForwardingMethod::Masquerade if transit.network.is_local(real.addr()) => {

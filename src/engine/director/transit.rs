@@ -1,5 +1,6 @@
 //! A packet on its way through the director.
 
+use crate::engine::conn::sctp::SctpEvent;
 use crate::engine::conn::tcp::TcpFlags;
 use crate::engine::network::Network;
 use crate::engine::time::Moment;
@@ -31,6 +32,19 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
     /// The bytes from the transport header on.
     pub fn transport(&self) -> &[u8] {
         &self.packet.bytes()[self.headers.transport..self.headers.len]
+    }
+
+    /// What an SCTP packet means for its association.
+    pub fn sctp_event(&self) -> Option<SctpEvent> {
+        (self.headers.protocol == protocol::SCTP).then(|| SctpEvent::of(self.transport()))?
+    }
+
+    /// Whether it asks for a new connection: a SYN or an INIT.
+    pub fn asks_anew(&self) -> bool {
+        match self.flags {
+            Some(flags) => flags.syn(),
+            None => self.sctp_event() == Some(SctpEvent::Init),
+        }
     }
 
     /// Whether it is an ICMP echo request or reply.

@@ -1,7 +1,7 @@
 //! Translation of ICMP errors: the outer addresses, and the packet they quote.
 
 use crate::packet::checksum::Sum;
-use crate::packet::headers::{protocol, set_word};
+use crate::packet::headers::{carries_ports, protocol, set_word};
 use crate::packet::{Addr, Endpoint, Family, Headers, PacketBuf};
 
 /// What to change in an ICMP error.
@@ -31,7 +31,7 @@ pub fn translate_error(
     write_side(bytes, headers.family, translation.to_client, translation.outer);
     let inner = &mut bytes[start..];
     write_side(inner, quoted.family, !translation.to_client, translation.quoted.addr);
-    if quoted.has_ports() && has_ports(quoted.protocol) {
+    if quoted.has_ports() && carries_ports(quoted.protocol) {
         let at = quoted.transport + if translation.to_client { 2 } else { 0 };
         set_word(inner, at, translation.quoted.port);
     } else if quoted.has_ports() && matches!(quoted.protocol, protocol::ICMP | protocol::ICMP6) {
@@ -41,10 +41,6 @@ pub fn translate_error(
     super::nat::write_ttl(bytes, headers);
     mend_header(bytes, headers);
     mend_icmp(bytes, headers, translation);
-}
-
-fn has_ports(number: u8) -> bool {
-    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
 fn write_echo_id(inner: &mut [u8], quoted: &Headers, id: u16) {

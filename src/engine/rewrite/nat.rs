@@ -1,7 +1,8 @@
 //! Translation of addresses and ports in place, with checksums carried along.
 
 use crate::packet::checksum::{Sum, updated, updated_unfinished};
-use crate::packet::headers::{protocol, set_word, word};
+use crate::packet::headers::{carries_ports, protocol, set_word, word};
+use crate::packet::sctp::write_checksum;
 use crate::packet::{Addr, Endpoint, Family, Headers, PacketBuf};
 
 /// What a packet's endpoints become. `None` stays as it is.
@@ -16,9 +17,11 @@ pub struct Translation {
 /// Translates a packet and takes one from its time to live.
 ///
 /// Checksums are updated by difference, so a wrong one stays wrong by as much. An unfinished
-/// checksum stays unfinished. A UDP checksum of zero (none) over IPv4 becomes a correct one.
+/// checksum stays unfinished. A UDP checksum of zero (none) over IPv4 becomes a correct one, and so
+/// does SCTP's when a port changes.
 ///
-/// **Source** — RFC 1624 §3, RFC 3022 §4.1; for UDP's zero, IPVS `udp_dnat_handler`.
+/// **Source** — RFC 1624 §3, RFC 3022 §4.1; for UDP's zero, IPVS `udp_dnat_handler`, for
+/// SCTP `sctp_nat_csum`.
 pub fn translate(packet: &mut PacketBuf<'_>, headers: &Headers, translation: Translation) {
     let addresses = write_addresses(packet.bytes_mut(), headers, translation);
     write_ttl(packet.bytes_mut(), headers);
@@ -26,6 +29,16 @@ pub fn translate(packet: &mut PacketBuf<'_>, headers: &Headers, translation: Tra
         return;
     }
     let ports = write_ports(packet.bytes_mut(), headers, translation);
+    if headers.protocol == protocol::SCTP {
+        let is_new =
+            |new: Option<Endpoint>, old: Endpoint| new.is_some_and(|new| new.port != old.port);
+        if is_new(translation.source, headers.source)
+            || is_new(translation.destination, headers.destination)
+        {
+            write_checksum(&mut packet.bytes_mut()[headers.transport..headers.len]);
+        }
+        return;
+    }
     let Some(field) = checksum_field(headers) else { return };
     let unfinished = packet.unfinished_checksum() == Some((headers.transport, field));
     let pseudo = if has_pseudo_header(headers) { addresses } else { Sum::default() };
@@ -92,13 +105,14 @@ pub fn write_ttl(bytes: &mut [u8], headers: &Headers) {
 /// Writes the new ports, or the new identifier of an echo message. Returns the change.
 fn write_ports(bytes: &mut [u8], headers: &Headers, translation: Translation) -> Sum {
     let at = headers.transport;
-    let echo = matches!(headers.protocol, protocol::ICMP | protocol::ICMP6);
-    let sides = if echo {
+    let sides = if matches!(headers.protocol, protocol::ICMP | protocol::ICMP6) {
         let is_request = matches!(bytes[at], 8 | 128);
         let (asks, answers) = (translation.source, translation.destination);
         [(if is_request { asks } else { answers }, at + 4), (None, 0)]
-    } else {
+    } else if carries_ports(headers.protocol) {
         [(translation.source, at), (translation.destination, at + 2)]
+    } else {
+        [(None, 0), (None, 0)]
     };
     let mut change = Sum::default();
     for (new, at) in sides {

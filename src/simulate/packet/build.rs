@@ -1,7 +1,7 @@
 //! Packet to bytes.
 
 use super::parse::gue_options;
-use super::wire::{crc32c, internet_checksum, octets, pseudo_header};
+use super::wire::{internet_checksum, octets, pseudo_header};
 use super::{IPV6_FRAGMENT, Packet, Proto, SCTP_CHUNKS, Sum, TCP_FLAGS};
 
 /// What a deliberately wrong checksum differs by.
@@ -108,7 +108,7 @@ impl Packet {
             data.resize(data.len() + usize::from(body), 0);
         }
         let spoiled = if self.fields.sum == Sum::Bad { u32::from(SPOILED) } else { 0 };
-        let crc = crc32c(&data) ^ spoiled;
+        let crc = crc32c::crc32c(&data) ^ spoiled;
         data[8..12].copy_from_slice(&crc.to_le_bytes());
         data
     }

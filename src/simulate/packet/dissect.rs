@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::wire::{crc32c, internet_checksum, percent_encode, pseudo_header, to_hex};
+use super::wire::{internet_checksum, percent_encode, pseudo_header, to_hex};
 use super::{
     Fragment, GUE_PORT, IPV6_EXTENSIONS, IPV6_FRAGMENT, Packet, Payload, Proto, SCTP_CHUNKS, Sum,
     TCP_FLAGS, filler,
@@ -224,7 +224,7 @@ fn dissect_sctp(packet: &mut Packet, data: &[u8], missing: Missing) -> Option<()
     if missing == Missing::Bytes(0) {
         let mut covered = data.to_vec();
         covered[8..12].fill(0);
-        let good = crc32c(&covered).to_le_bytes() == header[8..12];
+        let good = crc32c::crc32c(&covered).to_le_bytes() == header[8..12];
         packet.fields.sum = if good { Sum::Good } else { Sum::Bad };
     }
     Some(())
