@@ -55,6 +55,10 @@ impl Network {
         // Lets everybody on the host ping.
         namespace.set_sysctl("net.ipv4.ping_group_range", "0 0")?;
         host.sysctls.iter().try_for_each(|(key, value)| namespace.set_sysctl(key, value))?;
+        // After the parameters, some of which are about how addresses are announced.
+        for (interface, address) in &host.addresses {
+            namespace.add_address(interface, *address)?;
+        }
         host.routes.iter().try_for_each(|route| namespace.add_route(route))
     }
 }

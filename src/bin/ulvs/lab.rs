@@ -20,7 +20,9 @@ pub(crate) struct Lab {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// NAT: a client, a director, two real servers behind it, and their storage
-    Nat(Nat),
+    Nat(Telling),
+    /// NAT with weights: rr, then wrr with weights 1 and 2, then weight 0
+    Weights(Telling),
     /// Open a shell on a host of a running lab
     Shell(Shell),
     /// Run a command on a host of a running lab; its exit status is passed on
@@ -35,14 +37,15 @@ enum Command {
     Host { name: String },
 }
 
+/// How a lab is to be told.
 #[derive(Debug, Args)]
-struct Nat {
+struct Telling {
     /// Leave the lab up until Enter or Ctrl-C
     #[arg(long)]
     keep: bool,
-    /// How many pages the client fetches
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
-    requests: u16,
+    /// How many pages a client fetches each time [default: as many as the textbook shows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    requests: Option<u16>,
 }
 
 #[derive(Debug, Args)]
@@ -79,7 +82,8 @@ impl Lab {
     /// Does what was asked.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            Command::Nat(nat) => process::keep(&nat.plan()),
+            Command::Nat(telling) => telling.keep("nat"),
+            Command::Weights(telling) => telling.keep("weights"),
             Command::Shell(shell) => visit(shell.place, Vec::new()),
             Command::Exec(exec) => visit(exec.place, exec.command),
             Command::List => process::list(),
@@ -93,14 +97,15 @@ fn visit(place: Where, command: Vec<OsString>) -> ExitCode {
     process::visit(&Visit { host: place.host, lab: place.lab, command })
 }
 
-impl Nat {
-    fn plan(&self) -> Plan {
+impl Telling {
+    /// Runs the lab of that name.
+    fn keep(&self, story: &str) -> ExitCode {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Plan {
-            story: "nat".to_owned(),
-            requests: self.requests.into(),
+        process::keep(&Plan {
+            story: story.to_owned(),
+            requests: self.requests.map(usize::from),
             keep: self.keep,
             colour: io::stdout().is_terminal() && !no_colour,
-        }
+        })
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::isolate::mount_virtual;
 use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
 use crate::lab::services::nfs;
-use crate::lab::topology::Program;
+use crate::lab::topology::{Content, Program};
 use crate::lab::web::{self, Site, WebServer};
 
 /// What the supervisor wants of a host.
@@ -107,19 +107,27 @@ impl Running {
                     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
                     said.push(format!("serves {} by NFS", paths.join(" and ")));
                 }
-                Program::Web { listen, storage, file } => {
-                    let page = nfs::fetch(*storage, file)?;
-                    said.push(format!(
-                        "got {file} by NFS from {} ({} bytes)",
-                        storage.ip(),
-                        page.len()
-                    ));
+                Program::Web { listen, page } => {
+                    let page = content(page, &mut said)?;
                     let site = Site::new(&hostname()?).page("/", "text/html; charset=utf-8", page);
                     self.webs.push(WebServer::start(web::listen(*listen, 1)?, site)?);
                 }
             }
         }
         Ok(said)
+    }
+}
+
+/// A web server's page. Says where it came from, if that is worth saying.
+fn content(page: &Content, said: &mut Vec<String>) -> io::Result<Vec<u8>> {
+    match page {
+        Content::Text(text) => Ok(text.clone().into_bytes()),
+        Content::Stored { storage, file } => {
+            let page = nfs::fetch(*storage, file)?;
+            let (from, bytes) = (storage.ip(), page.len());
+            said.push(format!("got {file} by NFS from {from} ({bytes} bytes)"));
+            Ok(page)
+        }
     }
 }
 

@@ -22,8 +22,8 @@ use crate::lab::sys::spawn;
 pub struct Plan {
     /// Which story, which says which topology.
     pub story: String,
-    /// How many requests the client makes.
-    pub requests: usize,
+    /// How many requests a client makes each time; the story decides otherwise.
+    pub requests: Option<usize>,
     /// Whether the lab stays up afterwards.
     pub keep: bool,
     /// Whether the output is for a terminal that has colours.

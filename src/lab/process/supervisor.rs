@@ -80,7 +80,7 @@ fn lead(keeper: &UnixStream) -> Result<ExitCode> {
     let story = story::find(&plan.story)?;
     let lab = Lab::start(story.topology())?;
     lab.announce(keeper)?;
-    let verdict = story.tell(&lab, &plan)?;
+    let verdict = story::tell(story, &lab, &plan)?;
     if plan.keep {
         channel::send(keeper, &ToKeeper::Kept)?;
         // Until the keeper says or is gone, which is the same.
@@ -122,18 +122,13 @@ impl Lab {
     fn announce(&self, keeper: &UnixStream) -> io::Result<()> {
         let describe = |host: &Host| HostDescription {
             name: host.name.to_owned(),
-            address: first_address(&self.topology, host.name),
+            address: self.topology.address(host.name).map_or_else(String::new, |a| a.to_string()),
             director: host.programs.iter().any(|p| matches!(p, Program::Director { .. })),
         };
         let hosts = self.topology.hosts.iter().map(describe).collect();
         let processes: Vec<_> = self.hosts.iter().map(|host| host.process.as_fd()).collect();
         channel::send_with_descriptors(keeper, &ToKeeper::Up(hosts), &processes)
     }
-}
-
-fn first_address(topology: &Topology, host: &str) -> String {
-    let mut addresses = topology.ports(host).flat_map(|(near, _)| &near.addresses);
-    addresses.next().map_or_else(String::new, |prefix| prefix.address().to_string())
 }
 
 /// The place of a host in the order of starting.

@@ -1,5 +1,6 @@
 //! A topology drawn with lines and boxes, from its first host downwards.
 
+use crate::lab::net::Prefix;
 use crate::lab::topology::{Host, Topology};
 
 /// Draws a topology that is a tree, as all labs are; what hangs together in a circle is drawn
@@ -53,15 +54,21 @@ fn texts(topology: &Topology, host: &Host, above: Option<&str>) -> Vec<String> {
     };
     let mut texts = vec![name];
     for (near, far) in topology.ports(host.name) {
-        let addresses: Vec<String> = near.addresses.iter().map(ToString::to_string).collect();
-        if addresses.is_empty() {
-            continue;
-        }
-        let text = format!("{} {}", near.interface, addresses.join(" "));
         let place = if Some(far.host) == above { 0 } else { texts.len() };
-        texts.insert(place, text);
+        texts.splice(place..place, addresses(near.interface, &near.addresses));
+    }
+    for (interface, address) in &host.addresses {
+        texts.extend(addresses(interface, std::slice::from_ref(address)));
     }
     texts
+}
+
+/// An interface with its addresses below each other.
+fn addresses(interface: &str, addresses: &[Prefix]) -> Vec<String> {
+    let name = |index| if index == 0 { interface } else { "" };
+    let width = interface.len();
+    let lines = addresses.iter().enumerate();
+    lines.map(|(index, address)| format!("{:<width$} {address}", name(index))).collect()
 }
 
 fn boxed(texts: &[String]) -> Block {

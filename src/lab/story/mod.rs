@@ -1,10 +1,20 @@
 //! Labs as a reader sees them: what is built, typed, answered, and whether that is right.
+//!
+//! A lab is a [`Topology`] (a file in `lab/topology`) and a [`Story`] (a file here, and a line in
+//! [`LABS`]). A story is told on a [`Scene`], which prints what happens and collects what was
+//! promised; the beginning, the verdict and the invitation are the same for all.
 
 mod drawing;
 mod nat;
+mod pages;
+mod scene;
+mod tables;
 mod voice;
+mod weights;
 
 pub use drawing::draw;
+pub use pages::{Page, Pages};
+pub use scene::Scene;
 pub use voice::Voice;
 
 use std::error::Error;
@@ -12,19 +22,41 @@ use std::error::Error;
 use super::process::{Lab, Plan};
 use super::topology::Topology;
 
+/// What telling comes to: an error ends the lab, a promise that was not kept does not.
+pub type Told<T = ()> = Result<T, Box<dyn Error>>;
+
 /// A lab with its script.
 pub trait Story {
     /// What the lab consists of.
     fn topology(&self) -> Topology;
 
-    /// Goes through the script on a running lab. Returns whether everything was as promised.
-    fn tell(&self, lab: &Lab, plan: &Plan) -> Result<bool, Box<dyn Error>>;
+    /// Goes through the script on a running lab.
+    fn tell(&self, scene: &mut Scene<'_>) -> Told;
+
+    /// What a reader can try while the lab stays up: hosts, and commands on them.
+    fn invitation(&self) -> Vec<(&'static str, String)>;
 }
 
+/// All labs, by the names that `ulvs lab` knows them by.
+const LABS: [(&str, &dyn Story); 2] = [("nat", &nat::Nat), ("weights", &weights::Weights)];
+
 /// The story of that name.
-pub fn find(name: &str) -> Result<Box<dyn Story>, String> {
-    match name {
-        "nat" => Ok(Box::new(nat::Nat)),
-        other => Err(format!("there is no lab '{other}'; there is: nat")),
+pub fn find(name: &str) -> Result<&'static dyn Story, String> {
+    let found = LABS.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, story)| story).ok_or_else(|| {
+        let known = LABS.map(|(known, _)| known).join(", ");
+        format!("there is no lab '{name}'; there are: {known}")
+    })
+}
+
+/// Tells a story from its drawing to its verdict. Returns whether all promises were kept.
+pub fn tell(story: &dyn Story, lab: &Lab, plan: &Plan) -> Told<bool> {
+    let mut scene = Scene::new(lab, plan);
+    scene.introduce()?;
+    story.tell(&mut scene)?;
+    let all_well = scene.verdict()?;
+    if plan.keep {
+        scene.invite(&story.invitation())?;
     }
+    Ok(all_well)
 }

@@ -8,13 +8,12 @@ use anstyle::{AnsiColor, Style};
 #[derive(Debug)]
 pub struct Voice {
     colour: bool,
-    all_well: bool,
 }
 
 impl Voice {
     /// A voice for standard output.
     pub fn new(colour: bool) -> Self {
-        Voice { colour, all_well: true }
+        Voice { colour }
     }
 
     /// A line that begins a part.
@@ -46,16 +45,10 @@ impl Voice {
     }
 
     /// Something that was promised, and whether it is so.
-    pub fn check(&mut self, is_so: bool, promise: &str) -> io::Result<()> {
-        self.all_well &= is_so;
+    pub fn check(&self, is_so: bool, promise: &str) -> io::Result<()> {
         let (colour, mark) =
             if is_so { (AnsiColor::Green, "  ok  ") } else { (AnsiColor::Red, "  NO  ") };
         self.line(&format!("{}{promise}", self.styled(colour.on_default().bold(), mark)))
-    }
-
-    /// Whether every promise was kept.
-    pub fn all_well(&self) -> bool {
-        self.all_well
     }
 
     fn styled(&self, style: Style, text: &str) -> String {

@@ -4,8 +4,9 @@
 //! links, and the hosts' processes start the programs.
 
 pub mod nat;
+pub mod weights;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ pub struct Host {
     pub role: &'static str,
     /// Whether its interfaces are the ports of a bridge.
     pub bridge: bool,
+    /// Addresses besides those of its links: interface and address, as of `lo`.
+    pub addresses: Vec<(&'static str, Prefix)>,
     /// Its routes besides those of its addresses.
     pub routes: Vec<Route>,
     /// Its kernel parameters.
@@ -74,13 +77,25 @@ pub enum Program {
         /// Paths and contents.
         files: Vec<(String, String)>,
     },
-    /// A web server that gets its first page over NFS when it starts.
+    /// A web server.
     Web {
         /// Where it listens.
         listen: SocketAddr,
+        /// Its first page.
+        page: Content,
+    },
+}
+
+/// What a web server shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Content {
+    /// This text.
+    Text(String),
+    /// A file that it gets over NFS when it starts.
+    Stored {
         /// Where the NFS server is.
         storage: SocketAddr,
-        /// The page's file there.
+        /// The file there.
         file: String,
     },
 }
@@ -100,6 +115,12 @@ impl Topology {
             near.into_iter().chain(far)
         })
     }
+
+    /// The first address of a host's links, by which people know it.
+    pub fn address(&self, host: &str) -> Option<IpAddr> {
+        let mut addresses = self.ports(host).flat_map(|(near, _)| &near.addresses);
+        addresses.next().map(|prefix| prefix.address())
+    }
 }
 
 impl Host {
@@ -109,6 +130,7 @@ impl Host {
             name,
             role,
             bridge: false,
+            addresses: Vec::new(),
             routes: Vec::new(),
             sysctls: Vec::new(),
             programs: Vec::new(),
@@ -118,6 +140,29 @@ impl Host {
     /// A host that joins its interfaces to one network.
     pub fn switch(name: &'static str) -> Self {
         Host { bridge: true, ..Host::new(name, "switch") }
+    }
+
+    /// A host that runs a director on these interfaces.
+    pub fn director(interfaces: &[&str]) -> Self {
+        let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+        // The director forwards by itself; the kernel below it is no router.
+        Host::new("director", "ulvs run")
+            .sysctl("net.ipv4.ip_forward", "0")
+            .runs(Program::Director { interfaces })
+    }
+
+    /// A host that serves a page at all its addresses.
+    pub fn web(name: &'static str, page: Content) -> Self {
+        let listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), WEB_PORT);
+        Host::new(name, "web server").runs(Program::Web { listen, page })
+    }
+
+    /// The same host with one more address, on an interface that is no link's end.
+    ///
+    /// **Panics** — if the address is not ADDRESS/LENGTH.
+    pub fn address(mut self, interface: &'static str, address: &str) -> Self {
+        self.addresses.push((interface, written(address)));
+        self
     }
 
     /// The same host with a default gateway.
@@ -143,11 +188,26 @@ impl Host {
 ///
 /// **Panics** — if an address is not ADDRESS/LENGTH.
 pub fn port(host: &'static str, interface: &'static str, addresses: &[&str]) -> Port {
-    let parse = |text: &&str| text.parse().expect("a topology's addresses are ADDRESS/LENGTH");
-    Port { host, interface, addresses: addresses.iter().map(parse).collect() }
+    Port { host, interface, addresses: addresses.iter().map(|text| written(text)).collect() }
+}
+
+fn written(address: &str) -> Prefix {
+    address.parse().expect("a topology's addresses are ADDRESS/LENGTH")
 }
 
 /// A link between two ends.
 pub fn link(one: Port, other: Port) -> Link {
     Link { ends: [one, other] }
 }
+
+/// The links of a switch with the interfaces that are plugged into it.
+///
+/// **Panics** — if there are more than eight.
+pub fn switched(switch: &'static str, plugged: Vec<Port>) -> Vec<Link> {
+    let free = ["port1", "port2", "port3", "port4", "port5", "port6", "port7", "port8"];
+    assert!(plugged.len() <= free.len(), "{switch} has too few ports");
+    let links = plugged.into_iter().zip(free);
+    links.map(|(end, own)| link(port(switch, own, &[]), end)).collect()
+}
+
+const WEB_PORT: u16 = 80;

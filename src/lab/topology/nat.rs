@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Host, Program, Topology, link, port};
+use super::{Content, Host, Program, Topology, link, port, switched};
 
 /// The client outside.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 12);
@@ -17,50 +17,42 @@ pub const BENET: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 120);
 /// The storage with both servers' pages.
 pub const STORAGE: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 130);
 
-const WEB_PORT: u16 = 80;
 const NFS_PORT: u16 = 2049;
 
 /// The topology.
 pub fn topology() -> Topology {
-    let mut hosts = machines();
-    hosts.push(storage());
+    let mut links = vec![link(
+        port("client", "eth0", &["12.0.0.12/24"]),
+        port("director", "out", &["12.0.0.1/24"]),
+    )];
+    links.extend(switched(
+        "switch",
+        vec![
+            port("director", "in", &["192.168.200.1/24"]),
+            port("real1", "eth0", &["192.168.200.110/24"]),
+            port("real2", "eth0", &["192.168.200.120/24"]),
+            port("storage", "eth0", &["192.168.200.130/24"]),
+        ],
+    ));
     Topology {
         name: "nat",
         title: "one virtual service, two real servers behind the director (NAT, round robin)",
-        hosts,
-        links: vec![
-            link(
-                port("client", "eth0", &["12.0.0.12/24"]),
-                port("director", "out", &["12.0.0.1/24"]),
-            ),
-            link(port("director", "in", &["192.168.200.1/24"]), port("switch", "port1", &[])),
-            link(port("switch", "port2", &[]), port("real1", "eth0", &["192.168.200.110/24"])),
-            link(port("switch", "port3", &[]), port("real2", "eth0", &["192.168.200.120/24"])),
-            link(port("switch", "port4", &[]), port("storage", "eth0", &["192.168.200.130/24"])),
+        hosts: vec![
+            Host::new("client", "client"),
+            Host::director(&["out", "in"]),
+            Host::switch("switch"),
+            real_server("real1", "accp"),
+            real_server("real2", "benet"),
+            storage(),
         ],
+        links,
     }
 }
 
-fn machines() -> Vec<Host> {
-    let interfaces = vec!["out".to_owned(), "in".to_owned()];
-    vec![
-        Host::new("client", "client"),
-        // The director forwards by itself; the kernel below it is no router.
-        Host::new("director", "ulvs run")
-            .sysctl("net.ipv4.ip_forward", "0")
-            .runs(Program::Director { interfaces }),
-        Host::switch("switch"),
-        real_server("real1", ACCP, "accp"),
-        real_server("real2", BENET, "benet"),
-    ]
-}
-
-fn real_server(name: &'static str, address: Ipv4Addr, site: &str) -> Host {
-    Host::new(name, "web server").gateway(INSIDE).runs(Program::Web {
-        listen: SocketAddr::new(address.into(), WEB_PORT),
-        storage: SocketAddr::new(STORAGE.into(), NFS_PORT),
-        file: format!("/opt/{site}/index.html"),
-    })
+fn real_server(name: &'static str, site: &str) -> Host {
+    let storage = SocketAddr::new(STORAGE.into(), NFS_PORT);
+    let page = Content::Stored { storage, file: format!("/opt/{site}/index.html") };
+    Host::web(name, page).gateway(INSIDE)
 }
 
 fn storage() -> Host {

@@ -1,0 +1,102 @@
+//! Every lab keeps its promises, for root and for a user without privileges, and leaves nothing.
+
+use std::os::unix::process::CommandExt;
+use std::process::Output;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use crate::support::{Lab, OwnCopy, assert_all_gone, needs_namespaces, run, ulvs};
+
+/// Has a lab told to both kinds of users. Returns what root, if this is root, was shown.
+fn told(lab: &[&str]) -> String {
+    let output = run(ulvs().arg("lab").args(lab));
+    if geteuid().is_root() {
+        promises_kept(&told_unprivileged(lab));
+    }
+    promises_kept(&output)
+}
+
+/// Has a lab told to a user without a home, who may not look where this was built.
+fn told_unprivileged(lab: &[&str]) -> Output {
+    let program = OwnCopy::new();
+    let mut command = std::process::Command::new(&program.0);
+    command.arg("lab").args(lab).uid(65534).gid(65534).env_remove("HOME").current_dir("/");
+    run(&mut command)
+}
+
+fn promises_kept(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{complaint}");
+    assert!(said.contains("\nVerdict\n  ok  "), "{said}");
+    assert!(!said.contains("  NO  "), "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
+    assert!(!said.contains('\x1b'), "no colours where there is no terminal: {said}");
+    said
+}
+
+/// Which pages the client got, in their order, in the parts whose heading contains `part`.
+fn pages<'a>(said: &'a str, part: &str) -> Vec<&'a str> {
+    let mut pages = Vec::new();
+    let mut inside = false;
+    for line in said.lines() {
+        let turn = line.split_ascii_whitespace().next().unwrap_or_default();
+        if line.starts_with("  ") && turn.parse::<u32>().is_ok() && inside {
+            pages.push(line[7..].split("  ").next().unwrap_or_default().trim());
+        } else if !line.starts_with(' ') && !line.is_empty() {
+            inside = line.contains(part);
+        }
+    }
+    pages
+}
+
+/// Whether these commands were shown as typed on the director, in this order.
+fn typed(said: &str, commands: &[&str]) -> bool {
+    let mut lines = said.lines();
+    commands.iter().all(|command| lines.any(|line| line == format!("director# {command}")))
+}
+
+#[test]
+fn the_nat_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["nat"]);
+    let published = [
+        "ipvsadm -C",
+        "ipvsadm -A -t 12.0.0.1:80 -s rr",
+        "ipvsadm -a -t 12.0.0.1:80 -r 192.168.200.110:80 -m",
+        "ipvsadm -a -t 12.0.0.1:80 -r 192.168.200.120:80 -m",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    let turns = ["this is benet web", "this is accp web"];
+    assert_eq!(pages(&said, "fetches"), turns.repeat(3), "{said}");
+}
+
+#[test]
+fn the_weights_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["weights"]);
+    let published = [
+        "ipvsadm -A -t 192.168.1.109:80 -s rr",
+        "ipvsadm -E -t 192.168.1.109:80 -s wrr",
+        "ipvsadm -e -t 192.168.1.109:80 -r 192.168.0.112:80 -m -w 1",
+        "ipvsadm -e -t 192.168.1.109:80 -r 192.168.0.113:80 -m -w 2",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    let (one, two) = ("this is rs1", "this is rs2");
+    assert_eq!(pages(&said, "fetches http://192.168.1.109/ 4 times"), [two, one, two, one]);
+    assert_eq!(pages(&said, "fetches http://192.168.1.109/ 6 times"), [one, two, two].repeat(2));
+    assert_eq!(pages(&said, "fetches http://192.168.1.109/ 3 times"), [two; 3]);
+}
+
+#[test]
+fn nothing_is_left_of_any_lab_that_is_killed() {
+    needs_namespaces!();
+    for lab in [["weights", "--requests", "1"]] {
+        let mut lab = Lab::start(&lab);
+        let processes = lab.processes();
+        kill(Pid::from_raw(lab.keeper.id() as i32), Signal::SIGKILL).unwrap();
+        assert!(!lab.end().0.success());
+        assert_all_gone(&processes);
+    }
+}
