@@ -109,7 +109,7 @@ const SERVICES: &str = "12.0.0.1:80 12.0.0.1:80 12.0.0.1:80 12.0.0.1:443 shop.ex
 const ODD_SERVICES: &str = "12.0.0.1 12.0.0.1: 12.0.0.1:65536 12.0.0.1:-1 0.0.0.0:80 12.0.0:80 \
     12.0.0.1:http 12.0.0.1:gopher nobody.example:80 2001:db8:12::1:80 [2001:db8:12::1] [2001:db8:12::1]:http \
     [2001:db8:12::1 [::]:80 [::1]:80 :80 12.0.0.1:80:80 12.0.0.256:80 224.0.0.1:80 255.255.255.255:80 \
-    127.0.0.1:80 012.0.0.1:80 12.1:80 12.0.0.1:+80 12.0.0.1:080 12.0.0.1:0x50 [12.0.0.1]:80 [ff02::1]:80 [::ffff:12.0.0.1]:80";
+    127.0.0.1:80 012.0.0.1:80 12.1:80 12.0.0.1:+80 12.0.0.1:080 12.0.0.1:0x50 [12.0.0.1]:80 [ff02::1]:80";
 const ODD_MARKS: &str = "0 -1 4294967295 4294967296 x 1x 0x10 010 +3";
 
 fn with_service(dice: &mut Dice, command: &str) -> Vec<String> {
@@ -127,13 +127,7 @@ fn add_or_edit(dice: &mut Dice, command: &str) -> Vec<String> {
             }
         }
     };
-    add(
-        75,
-        "-s",
-        "rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh",
-        "twos RR xx wlcc none -",
-        dice,
-    );
+    add(75, "-s", "rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh", "RR xx wlcc none -", dice);
     add(30, "-p", "1 60 360 86400", "0 -1 2678400 2678401 x 60x 1.5 999999999999", dice);
     add(
         15,

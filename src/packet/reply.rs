@@ -6,8 +6,12 @@ use super::headers::{Headers, protocol, set_word};
 
 /// Hop count of packets that begin here.
 const TTL: u8 = 64;
-/// Type of service of ICMP errors: precedence 6, as RFC 1812 §4.3.2.5 and Linux have it.
+/// Precedence of ICMP errors in their type of service. **Source** — RFC 1812 §4.3.2.5.
 const TOS_ERROR: u8 = 0xc0;
+/// What ICMP errors take over of the type of service. **Source** — Linux `IPTOS_TOS_MASK`.
+const TOS_KEPT: u8 = 0x1e;
+/// The bits of the type of service that tell of congestion. **Source** — RFC 3168 §5.
+const ECN: u8 = 0x03;
 /// An ICMP error over IPv4 is at most this long. **Source** — RFC 1812 §4.3.2.3.
 const MAX_ERROR_V4: usize = 576;
 /// An ICMPv6 error is at most this long. **Source** — RFC 4443 §2.4 (c).
@@ -66,7 +70,12 @@ pub fn write_icmp_error(
         Family::V6 => (40, MAX_ERROR_V6, protocol::ICMP6),
     };
     let quote = &original[..original.len().min(limit - header_len - 8)];
-    let header = NetworkHeader { tos: TOS_ERROR, id, dont_fragment: false, protocol: number };
+    let tos = match headers.family {
+        Family::V4 => TOS_ERROR | type_of_service(original) & TOS_KEPT,
+        // ICMPv6 errors carry no precedence in Linux.
+        Family::V6 => 0,
+    };
+    let header = NetworkHeader { tos, id, dont_fragment: false, protocol: number };
     write_network(out, &header, source, headers.source.addr, 8 + quote.len());
     out.extend([kind, code, 0, 0]);
     out.extend(rest.to_be_bytes());
@@ -81,7 +90,8 @@ pub fn write_echo_reply(out: &mut Vec<u8>, request: &[u8], headers: &Headers, id
         Family::V6 => (129, protocol::ICMP6),
     };
     let body = &request[headers.transport..headers.len];
-    let header = NetworkHeader { tos: 0, id, dont_fragment: false, protocol: number };
+    let tos = type_of_service(request);
+    let header = NetworkHeader { tos, id, dont_fragment: false, protocol: number };
     let (from, to) = (headers.destination.addr, headers.source.addr);
     write_network(out, &header, from, to, body.len());
     let start = out.len();
@@ -104,7 +114,8 @@ pub fn write_reset(out: &mut Vec<u8>, segment: &[u8], headers: &Headers) {
     let read = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
     let (seq, ack, answer) =
         if has_ack { (read(8), 0, 0x04) } else { (0, read(4).wrapping_add(taken), 0x14) };
-    let header = NetworkHeader { tos: 0, id: 0, dont_fragment: true, protocol: protocol::TCP };
+    let tos = type_of_service(segment) & !ECN;
+    let header = NetworkHeader { tos, id: 0, dont_fragment: true, protocol: protocol::TCP };
     let (from, to) = (headers.destination, headers.source);
     write_network(out, &header, from.addr, to.addr, 20);
     let start = out.len();
@@ -116,6 +127,14 @@ pub fn write_reset(out: &mut Vec<u8>, segment: &[u8], headers: &Headers) {
     let pseudo = Sum::pseudo_header(from.addr, to.addr, protocol::TCP, 20);
     let checksum = pseudo.plus(Sum::of(&out[start..])).checksum();
     set_word(out, start + 16, checksum);
+}
+
+/// The type of service, or traffic class, of a packet whose header was parsed.
+fn type_of_service(packet: &[u8]) -> u8 {
+    match packet[0] >> 4 {
+        6 => packet[0] << 4 | packet[1] >> 4,
+        _ => packet[1],
+    }
 }
 
 struct NetworkHeader {
@@ -146,8 +165,7 @@ fn write_network(
             set_word(out, 10, checksum);
         }
         Family::V6 => {
-            // A label of zero; ICMPv6 errors carry no precedence in Linux.
-            out.extend([0x60, 0, 0, 0]);
+            out.extend([0x60 | header.tos >> 4, header.tos << 4, 0, 0]);
             out.extend((payload_len as u16).to_be_bytes());
             out.extend([header.protocol, TTL]);
             out.extend(source.bits().to_be_bytes());

@@ -9,7 +9,7 @@ use super::state::State;
 use super::tcp::TcpState;
 use super::template::Template;
 use super::wheel::{Links, Records, Wheel};
-use crate::engine::service::{ForwardingMethod, RealServer};
+use crate::engine::service::{Activity, ForwardingMethod, RealServer};
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint};
 
@@ -252,6 +252,20 @@ impl Connection {
     }
 }
 
+/// A connection that is gone, but counts with its real server until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it counts the connection out"]
+pub struct StillCounted {
+    real: Arc<RealServer>,
+    activity: Activity,
+}
+
+impl Drop for StillCounted {
+    fn drop(&mut self) {
+        self.real.unbind_connection(self.activity);
+    }
+}
+
 /// The connections of one worker: records in segments that are never moved, an index by both
 /// directions of each, and a timer wheel.
 #[derive(Debug)]
@@ -406,17 +420,21 @@ impl ConnTable {
 
     /// Removes a connection and counts it out at its real server.
     pub fn remove(&mut self, id: ConnId) {
+        drop(self.retire(id));
+    }
+
+    /// Removes a connection, which counts with its real server until what is returned is dropped.
+    pub fn retire(&mut self, id: ConnId) -> Option<StillCounted> {
         let record = self.records.get_mut(id.0);
         if record.flags & LIVE == 0 {
-            return;
+            return None;
         }
         let (key, method) = (record.key(), record.method);
         let entered = record.flags & ONE_PACKET == 0;
+        let activity = record.state.activity();
+        let counted = record.real.take().map(|real| StillCounted { real, activity });
         record.flags = 0;
         record.extras = None;
-        if let Some(real) = record.real.take() {
-            real.unbind_connection(record.state.activity());
-        }
         self.wheel.remove(&mut self.records, id.0);
         if entered {
             let (forward, reverse) = self.hashes(&key, method);
@@ -425,6 +443,7 @@ impl ConnTable {
         }
         self.records.free.push(id.0);
         self.len -= 1;
+        counted
     }
 
     /// Gives a connection `timeout_ms` to live from `now` on.

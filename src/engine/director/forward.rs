@@ -23,17 +23,26 @@ impl Director {
     ) -> Verdict {
         let conn = self.conns.get(id);
         if transit.asks_anew() && self.is_reused(conn) {
-            self.conns.remove(id);
-            return self.judge_unknown(transit);
+            return self.begin_anew(transit, id);
         }
         if conn.real().is_some_and(|real| !real.is_available()) {
             if !self.snapshot.settings.expire_nodest_conn {
                 return Verdict::Drop(DropReason::ServerRemoved);
             }
-            self.conns.remove(id);
-            return self.judge_unknown(transit);
+            return self.begin_anew(transit, id);
         }
         self.pass_to_real(transit, id)
+    }
+
+    /// Judges a packet as if its connection were not there.
+    ///
+    /// **Source** — IPVS `ip_vs_conn_expire_now`: the connection ends by its timer, so that it
+    /// still counts with its server while the packet is scheduled.
+    fn begin_anew(&mut self, transit: &mut Transit<'_, '_, impl Network>, id: ConnId) -> Verdict {
+        let ended = self.conns.retire(id);
+        let verdict = self.judge_unknown(transit);
+        drop(ended);
+        verdict
     }
 
     /// Counts, moves the state and transmits a packet of the client.
@@ -79,8 +88,12 @@ impl Director {
         Verdict::Forward(Hop { to: client })
     }
 
-    /// Takes note of a server's answer that needs no translation and yet came this way.
+    /// Takes note of a server's answer that needs no translation and yet came this way, if the host
+    /// can forward it.
     fn see_answer(&mut self, transit: &Transit<'_, '_, impl Network>, id: ConnId) -> Verdict {
+        if check_way(transit, self.conns.get(id).client().addr, false).is_err() {
+            return Verdict::Pass;
+        }
         if let Some(real) = self.conns.get(id).real().filter(|real| real.is_available()) {
             real.counters(self.worker).count_out(1, transit.headers.len as u64);
         }

@@ -1,6 +1,7 @@
 //! ICMP errors about packets of connections.
 
 use super::transit::Transit;
+use super::transmit::check_way;
 use super::{Director, Identity};
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
@@ -41,8 +42,10 @@ impl Director {
         if to_client && transit.network.owner(headers.destination.addr) != Owner::Other {
             return None;
         }
-        let is_direct = conn.method() == ForwardingMethod::Direct;
-        if conn.method() != ForwardingMethod::Masquerade && (to_client || !is_direct) {
+        if conn.method() != ForwardingMethod::Masquerade && to_client {
+            return self.see_error(transit, id);
+        }
+        if !matches!(conn.method(), ForwardingMethod::Masquerade | ForwardingMethod::Direct) {
             return None;
         }
         // What is left to a network card to sum up cannot be wrong yet.
@@ -51,6 +54,16 @@ impl Director {
             return Some(Verdict::Drop(DropReason::BadChecksum));
         }
         Some(self.translate_related(transit, &quoted, id, to_client))
+    }
+
+    /// Takes note of a server's error that needs no translation and yet came this way, if the host
+    /// can forward it.
+    fn see_error(&self, transit: &Transit<'_, '_, impl Network>, id: ConnId) -> Option<Verdict> {
+        let conn = self.conns.get(id);
+        if check_way(transit, conn.client().addr, false).is_ok() {
+            self.count_related(conn, transit.headers, true);
+        }
+        None
     }
 
     fn translate_related(
@@ -62,6 +75,10 @@ impl Director {
     ) -> Verdict {
         let headers = transit.headers;
         let conn = self.conns.get(id);
+        // Towards the client, routing looks at the packet before IPVS does; towards the server after.
+        if !to_client {
+            self.count_related(conn, headers, false);
+        }
         if headers.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExpired);
         }
@@ -69,7 +86,9 @@ impl Director {
         if transit.network.mtu(to).is_none() {
             return Verdict::Drop(DropReason::NotForwarded);
         }
-        self.count_related(conn, headers, to_client);
+        if to_client {
+            self.count_related(conn, headers, true);
+        }
         if conn.method() == ForwardingMethod::Direct {
             write_ttl(transit.packet.bytes_mut(), headers);
             return Verdict::Forward(Hop { to });

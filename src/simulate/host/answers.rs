@@ -104,6 +104,9 @@ pub fn icmp_reply(request: &Packet) -> Option<Packet> {
     Some(reply)
 }
 
+/// The bits of the type of service that tell of congestion, which resets do not repeat.
+const ECN: u8 = 0x03;
+
 /// The reset that answers a segment for which there is no socket.
 ///
 /// **Source** — RFC 9293 §3.10.7.1.
@@ -126,7 +129,7 @@ pub fn tcp_reset(segment: &Packet) -> Option<Packet> {
     reset.fields.win = 0;
     reset.fields.df = true;
     reset.fields.id = 0;
-    reset.fields.tos = fields.tos;
+    reset.fields.tos = fields.tos & !ECN;
     Some(reset)
 }
 

@@ -159,7 +159,9 @@ impl DirectorHost {
             IpAddr::V6(addr) => addr.is_unspecified(),
         };
         let src = packet.src;
-        reserved(src) || reserved(packet.dst) || src.is_multicast() || self.routes.is_local(src)
+        // Only IPv4 looks for addresses of its own that come from outside.
+        let own = src.is_ipv4() && self.routes.is_local(src);
+        reserved(src) || reserved(packet.dst) || src.is_multicast() || own
     }
 
     /// Whether a packet's virtual address is not the host's: IPVS sees such packets only as replies.
