@@ -56,6 +56,11 @@ pub fn client_reply(world: &mut World) {
 
 /// A server complains about what it got last.
 pub fn server_error(world: &mut World) {
+    // The kernel drops ICMPv6 errors whose checksum is complete, as it sums them up without the
+    // pseudo-header; ulvs does not.
+    if world.ipv6 {
+        return;
+    }
     let Some((number, _)) = some_server(world) else { return };
     error(world, &format!("rs{number}"));
 }
@@ -69,6 +74,9 @@ pub fn client_error(world: &mut World) {
 fn error(world: &mut World, host: &str) {
     let kind = world.dice.word(if world.ipv6 { ERRORS6 } else { ERRORS });
     let mut text = format!("error {host} {kind}");
+    if kind == "5/1" {
+        text += " gw=192.168.200.1";
+    }
     if kind == "3/4" || kind == "2/0" {
         text += &format!(" mtu={}", world.dice.number(500, 1499));
     }

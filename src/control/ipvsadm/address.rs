@@ -20,9 +20,19 @@ pub fn endpoint(
         return match host.parse::<Ipv6Addr>() {
             Ok(addr) => Some((ipv6(addr)?, Some(self::port(port, protocol, names)?))),
             // What is in brackets is no IPv6 address: the port is forgotten, as by ipvsadm.
-            Err(_) => endpoint(host, protocol, names),
+            Err(_) => unbracketed(host, protocol, names),
         };
     }
+    // ipvsadm takes a plain number for a port without an address.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { None } else { unbracketed(text, protocol, names) }
+}
+
+fn unbracketed(
+    text: &str,
+    protocol: Option<Protocol>,
+    names: &mut dyn Names,
+) -> Option<(Addr, Option<u16>)> {
     if let Ok(addr) = text.parse::<Ipv6Addr>() {
         return Some((ipv6(addr)?, None));
     }
@@ -112,7 +122,7 @@ mod tests {
         assert_eq!(read("12.0.0.9 x:87"), found("12.0.0.9", Some(87)));
         assert_eq!(read("12.0.0.1: 86"), found("12.0.0.1", Some(86)));
         assert_eq!(read("12.0.0.1:+83"), found("12.0.0.1", Some(83)));
-        assert_eq!(read("4294967295"), found("255.255.255.255", None));
+        assert_eq!(read("12.65536"), found("12.1.0.0", None));
     }
 
     #[test]
@@ -120,6 +130,7 @@ mod tests {
         assert_eq!(read("2001:db8::1"), found("2001:db8::1", None));
         assert_eq!(read("[2001:db8::1]:80"), found("2001:db8::1", Some(80)));
         assert_eq!(read("[12.0.0.1]:82"), found("12.0.0.1", None));
+        assert_eq!(read("[100]:80"), found("0.0.0.100", None));
         for illegal in ["[2001:db8::1]", "[2001:db8::1]80", "[2001:db8::1", "[2001:db8::1]:"] {
             assert_eq!(read(illegal), None, "{illegal}");
         }
@@ -130,6 +141,8 @@ mod tests {
         let illegal = [
             "",
             ":80",
+            "100",
+            "201326593",
             "12.0.0.1:",
             "12.0.0.300:80",
             "12.0.0.1:99999",
