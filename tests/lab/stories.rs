@@ -90,9 +90,25 @@ fn the_weights_lab_keeps_its_promises() {
 }
 
 #[test]
+fn the_persistence_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["persistence"]);
+    assert!(typed(&said, &["ipvsadm -A -t 10.1.1.35:80 -s rr -p 10", "ipvsadm -lnc"]), "{said}");
+    assert_eq!(pages(&said, "The client fetches"), ["this is rs2"; 5], "{said}");
+    assert_eq!(pages(&said, "client2 fetches"), ["this is rs1"; 4], "{said}");
+    let templates = said.lines().filter(|line| line.contains(" 10.1.1.11:0 "));
+    let templates: Vec<String> = templates.map(|line| line.replace(' ', "")).collect();
+    let is_renewed = |line: &&String| {
+        line.starts_with("TCP00:5") || line.starts_with("TCP01:00") && line.contains("ASSURED")
+    };
+    assert!(templates.iter().any(|line| is_renewed(&line)), "{said}");
+    assert!(templates.iter().any(|line| line.contains("NONE") && line.contains("3306")), "{said}");
+}
+
+#[test]
 fn nothing_is_left_of_any_lab_that_is_killed() {
     needs_namespaces!();
-    for lab in [["weights", "--requests", "1"]] {
+    for lab in [["weights", "--requests", "1"], ["persistence", "--requests", "1"]] {
         let mut lab = Lab::start(&lab);
         let processes = lab.processes();
         kill(Pid::from_raw(lab.keeper.id() as i32), Signal::SIGKILL).unwrap();

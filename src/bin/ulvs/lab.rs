@@ -23,6 +23,8 @@ enum Command {
     Nat(Telling),
     /// NAT with weights: rr, then wrr with weights 1 and 2, then weight 0
     Weights(Telling),
+    /// NAT with persistence: clients that stay with their web and database servers
+    Persistence(Telling),
     /// Open a shell on a host of a running lab
     Shell(Shell),
     /// Run a command on a host of a running lab; its exit status is passed on
@@ -84,6 +86,7 @@ impl Lab {
         match self.command {
             Command::Nat(telling) => telling.keep("nat"),
             Command::Weights(telling) => telling.keep("weights"),
+            Command::Persistence(telling) => telling.keep("persistence"),
             Command::Shell(shell) => visit(shell.place, Vec::new()),
             Command::Exec(exec) => visit(exec.place, exec.command),
             Command::List => process::list(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolate::mount_virtual;
 use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
-use crate::lab::services::nfs;
+use crate::lab::services::{mysql, nfs};
 use crate::lab::topology::{Content, Program};
 use crate::lab::web::{self, Site, WebServer};
 
@@ -107,6 +107,7 @@ impl Running {
                     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
                     said.push(format!("serves {} by NFS", paths.join(" and ")));
                 }
+                Program::Database { listen } => mysql::serve(*listen, &hostname()?)?,
                 Program::Web { listen, page } => {
                     let page = content(page, &mut said)?;
                     let site = Site::new(&hostname()?).page("/", "text/html; charset=utf-8", page);

@@ -135,7 +135,7 @@ impl Lab {
 fn rank(host: &Host) -> usize {
     let of = |program: &Program| match program {
         Program::Storage { .. } => 0,
-        Program::Web { .. } => 1,
+        Program::Web { .. } | Program::Database { .. } => 1,
         Program::Director { .. } => 2,
     };
     host.programs.iter().map(of).max().unwrap_or(0)
@@ -175,7 +175,8 @@ impl LabHost {
         }
     }
 
-    fn start_programs(&self, programs: Vec<Program>) -> io::Result<Vec<String>> {
+    /// Starts programs on it, besides those that run already. Returns what they said.
+    pub fn start_programs(&self, programs: Vec<Program>) -> io::Result<Vec<String>> {
         match self.request(&Order::Start(programs))? {
             Report::Ready(said) => Ok(said),
             other => Err(unexpected(&other)),

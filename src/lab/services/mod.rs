@@ -1,4 +1,5 @@
 //! What hosts of a lab do besides serving pages.
 
+pub mod mysql;
 pub mod nfs;
 pub mod ping;

@@ -7,6 +7,7 @@
 mod drawing;
 mod nat;
 mod pages;
+mod persistence;
 mod scene;
 mod tables;
 mod voice;
@@ -38,7 +39,11 @@ pub trait Story {
 }
 
 /// All labs, by the names that `ulvs lab` knows them by.
-const LABS: [(&str, &dyn Story); 2] = [("nat", &nat::Nat), ("weights", &weights::Weights)];
+const LABS: [(&str, &dyn Story); 3] = [
+    ("nat", &nat::Nat),
+    ("weights", &weights::Weights),
+    ("persistence", &persistence::Persistence),
+];
 
 /// The story of that name.
 pub fn find(name: &str) -> Result<&'static dyn Story, String> {

@@ -38,7 +38,7 @@ impl Story for Nat {
         scene.heading("What the director says now")?;
         let listing = scene.typed("director", "ipvsadm -Ln")?;
         let connections = scene.typed("director", "ipvsadm -Lnc")?;
-        scene.promise_answers(&pages);
+        scene.promise_answers("requests", &pages);
         scene.promise_turns("round robin", &pages, &TURNS);
         for server in [nat::BENET, nat::ACCP] {
             scene.promise_server_listed(&listing, &format!("{server}:80"), "Masq", 1);

@@ -1,10 +1,11 @@
-//! A client that fetches pages, and which servers they came from.
+//! A client that fetches pages or asks databases, and which servers the answers came from.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Scene, Told};
+use crate::lab::services::mysql;
 use crate::lab::web;
 
 /// How long anything may take.
@@ -25,17 +26,37 @@ pub type Pages = Vec<Result<Page, String>>;
 impl Scene<'_> {
     /// Has a client fetch the first page of a service, and shows who answered.
     pub fn fetch(&self, client: &str, service: SocketAddr, count: usize) -> Told<Pages> {
-        self.heading(format_args!("The {client} fetches {} {}", url(service), times(count)))?;
+        let who = if client == "client" { "The client" } else { client };
+        self.heading(format_args!("{who} fetches {} {}", url(service), times(count)))?;
         self.fetch_more(client, service, count)
     }
 
     /// The same without a heading.
     pub fn fetch_more(&self, client: &str, service: SocketAddr, count: usize) -> Told<Pages> {
+        self.ask(client, count, || {
+            web::get(service, "/", PATIENCE).map_err(|error| in_words(&error)).and_then(page)
+        })
+    }
+
+    /// Has a client ask a database for the name of the server, and shows who answered.
+    pub fn query(&self, client: &str, service: SocketAddr, count: usize) -> Told<Pages> {
+        self.command(client, format_args!("mysql -h {} -e 'select @@hostname'", service.ip()))?;
+        self.ask(client, count, || {
+            let server = mysql::ask_name(service, PATIENCE).map_err(|error| in_words(&error))?;
+            Ok(Page { text: server.clone(), server })
+        })
+    }
+
+    fn ask(
+        &self,
+        client: &str,
+        count: usize,
+        request: impl Fn() -> Result<Page, String> + Sync,
+    ) -> Told<Pages> {
         let namespace = self.host(client).namespace();
         let mut pages = Pages::new();
         for turn in 1..=count {
-            let answer = namespace.run(|| web::get(service, "/", PATIENCE))?;
-            let page = answer.map_err(|error| in_words(&error)).and_then(page);
+            let page = namespace.run(&request)?;
             match &page {
                 Ok(Page { text, server }) => {
                     self.line(format_args!("  {turn:>3}  {text:<20} from {}", self.place(server)))?
@@ -54,9 +75,9 @@ impl Scene<'_> {
     }
 
     /// Promises that every request was answered.
-    pub fn promise_answers(&mut self, pages: &Pages) {
+    pub fn promise_answers(&mut self, requests: &str, pages: &Pages) {
         let (answered, all) = (pages.iter().filter(|page| page.is_ok()).count(), pages.len());
-        self.promise(answered == all, format_args!("{answered} of {all} requests were answered"));
+        self.promise(answered == all, format_args!("{answered} of {all} {requests} were answered"));
     }
 
     /// Promises that servers answered in this order, again and again.

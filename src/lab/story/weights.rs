@@ -49,7 +49,7 @@ impl Story for Weights {
         let rest = scene.fetch("client", service, scene.requests(3))?;
 
         let all = [&equal[..], &first, &weighted, &rest].concat();
-        scene.promise_answers(&all);
+        scene.promise_answers("requests", &all);
         scene.promise_turns("rr", &equal, &["real2", "real1"]);
         scene.promise_turns("wrr with weights 1 and 2", &weighted, &["real1", "real2", "real2"]);
         scene.promise_server("weight 0 for real1", &rest, "real2");

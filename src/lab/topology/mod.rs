@@ -4,6 +4,7 @@
 //! links, and the hosts' processes start the programs.
 
 pub mod nat;
+pub mod persistence;
 pub mod weights;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -77,6 +78,11 @@ pub enum Program {
         /// Paths and contents.
         files: Vec<(String, String)>,
     },
+    /// A stand-in for a database.
+    Database {
+        /// Where it listens.
+        listen: SocketAddr,
+    },
     /// A web server.
     Web {
         /// Where it listens.
@@ -123,6 +129,14 @@ impl Topology {
     }
 }
 
+impl Program {
+    /// A stand-in for a database at all addresses of its host.
+    pub fn database() -> Self {
+        let listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DATABASE_PORT);
+        Program::Database { listen }
+    }
+}
+
 impl Host {
     /// A host that runs nothing.
     pub fn new(name: &'static str, role: &'static str) -> Self {
@@ -155,6 +169,11 @@ impl Host {
     pub fn web(name: &'static str, page: Content) -> Self {
         let listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), WEB_PORT);
         Host::new(name, "web server").runs(Program::Web { listen, page })
+    }
+
+    /// The same host with a stand-in for a database at all its addresses.
+    pub fn database(self) -> Self {
+        self.runs(Program::database())
     }
 
     /// The same host with one more address, on an interface that is no link's end.
@@ -211,3 +230,4 @@ pub fn switched(switch: &'static str, plugged: Vec<Port>) -> Vec<Link> {
 }
 
 const WEB_PORT: u16 = 80;
+const DATABASE_PORT: u16 = 3306;
