@@ -28,7 +28,8 @@ pub(super) fn of_worker(
                 ("connections", counted.connections as u64),
                 ("handed-over", counted.handed_over),
                 ("mailbox-full", counted.mailbox_full),
-                ("no-next-hop", counted.no_next_hop),
+                ("no-next-hop", counted.lost.no_next_hop),
+                ("too-long", counted.lost.too_long),
             ],
         ),
     ];

@@ -38,7 +38,8 @@ pub fn parse(header: &[u8; HEADER_BYTES], start: usize, len: usize) -> Option<Of
 
 /// Writes the offload metadata of `packet`.
 ///
-/// `None` if its checksum lies outside the packet, where no device could finish it.
+/// `None` if its checksum lies outside the packet, where no device could finish it, or if it is to
+/// be cut in a way that no device knows.
 pub fn emit(packet: &PacketBuf<'_>) -> Option<[u8; HEADER_BYTES]> {
     let segmentation = packet.offload.segmentation;
     let (flags, checksum_start, checksum_offset) = match packet.offload.checksum {
@@ -52,7 +53,7 @@ pub fn emit(packet: &PacketBuf<'_>) -> Option<[u8; HEADER_BYTES]> {
     let mut header = [0; HEADER_BYTES];
     header[0] = flags;
     if segmentation.kind != SegmentKind::None {
-        header[1] = segment_code(segmentation.kind) | ecn;
+        header[1] = segment_code(segmentation.kind)? | ecn;
         header[2..4].copy_from_slice(&segmentation.header_len_bytes.to_ne_bytes());
         header[4..6].copy_from_slice(&segmentation.size_bytes.to_ne_bytes());
     }
@@ -72,14 +73,15 @@ fn segment_kind(code: u8) -> Option<SegmentKind> {
     })
 }
 
-fn segment_code(kind: SegmentKind) -> u8 {
-    match kind {
+fn segment_code(kind: SegmentKind) -> Option<u8> {
+    Some(match kind {
         SegmentKind::None => 0,
         SegmentKind::TcpV4 => 1,
         SegmentKind::UdpFragments => 3,
         SegmentKind::TcpV6 => 4,
         SegmentKind::UdpL4 => 5,
-    }
+        SegmentKind::Fragments => return None,
+    })
 }
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.

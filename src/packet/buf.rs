@@ -12,8 +12,12 @@ pub enum SegmentKind {
     TcpV6,
     /// UDP datagrams, each segment with a UDP header (`VIRTIO_NET_HDR_GSO_UDP_L4`).
     UdpL4,
-    /// One UDP datagram that is to be cut into IP fragments (`VIRTIO_NET_HDR_GSO_UDP`).
+    /// One UDP datagram that is to be cut into IP fragments of `size_bytes` of payload each
+    /// (`VIRTIO_NET_HDR_GSO_UDP`).
     UdpFragments,
+    /// A datagram that travels in IP fragments of at most `size_bytes`, from the IP header on: it
+    /// came in fragments, and may leave in others, over IPv6 too. No device knows this kind.
+    Fragments,
 }
 
 /// How a super-frame is to be segmented by whoever puts it on a wire.

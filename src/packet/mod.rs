@@ -6,6 +6,7 @@
 mod addr;
 pub mod buf;
 pub mod checksum;
+pub mod fragment;
 pub mod headers;
 pub mod reply;
 pub mod sctp;

@@ -1,6 +1,7 @@
 //! Super-frames cut into the frames that go on a wire, and unfinished checksums finished.
 //!
-//! For links that take neither: capture files, devices that refuse the metadata, tunnels.
+//! For links that take neither: capture files, devices that refuse the metadata, tunnels. Datagrams
+//! that are to be cut into IP fragments are the business of [`fragment`](super::fragment).
 
 use super::checksum::Sum;
 use super::headers::{Headers, Malformed, protocol, set_word, word};
@@ -13,8 +14,12 @@ pub enum Uncuttable {
     Malformed(Malformed),
     /// Its metadata contradicts its headers.
     Contradiction,
-    /// It asks for IP fragments, which are not made here.
+    /// It is to be cut into IP fragments, not into segments.
     Fragments,
+    /// It is too long for the link and must not be fragmented.
+    DontFragment,
+    /// The link is too small for any fragment.
+    Limit,
 }
 
 impl From<Malformed> for Uncuttable {
@@ -57,6 +62,23 @@ pub fn to_wire(
     Ok(())
 }
 
+/// The length of the longest packet that a packet becomes once its super-frame is segmented, in
+/// bytes from the IP header on, at which the packet starts.
+pub fn longest_segment(packet: &PacketBuf<'_>, headers: &Headers) -> usize {
+    let segmentation = packet.offload.segmentation;
+    let transport_header = match segmentation.kind {
+        SegmentKind::None | SegmentKind::UdpFragments | SegmentKind::Fragments => {
+            return headers.len;
+        }
+        SegmentKind::UdpL4 => UDP_HEADER,
+        SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
+            let offset = packet.bytes().get(headers.transport + TCP_OFFSET);
+            usize::from(offset.copied().unwrap_or(0x50) >> 4) * 4
+        }
+    };
+    (headers.transport + transport_header + usize::from(segmentation.size_bytes)).min(headers.len)
+}
+
 /// Sums what an unfinished checksum has left out, and writes the result.
 ///
 /// **Errors** — the checksum lies outside the packet, which is unchanged.
@@ -97,7 +119,9 @@ impl Cut {
             SegmentKind::TcpV4 => (Some(Family::V4), protocol::TCP),
             SegmentKind::TcpV6 => (Some(Family::V6), protocol::TCP),
             SegmentKind::UdpL4 => (None, protocol::UDP),
-            SegmentKind::UdpFragments | SegmentKind::None => return Err(Uncuttable::Fragments),
+            SegmentKind::UdpFragments | SegmentKind::Fragments | SegmentKind::None => {
+                return Err(Uncuttable::Fragments);
+            }
         };
         if headers.protocol != number || family.is_some_and(|family| family != headers.family) {
             return Err(Uncuttable::Contradiction);

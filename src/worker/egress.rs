@@ -2,12 +2,13 @@
 
 use arrayvec::ArrayVec;
 
-use super::network::View;
+use super::network::{View, WorkerNetwork};
 use super::shared::SharedLink;
 use crate::driver::{BATCH, HEADROOM, Sender};
-use crate::engine::{Hop, Moment, Output, Verdict};
+use crate::engine::{Hop, Moment, Network, Output, Verdict};
 use crate::link::{Dispatch, PortId};
-use crate::packet::PacketBuf;
+use crate::packet::fragment::{Cutter, Fragments, must_be_cut};
+use crate::packet::{PacketBuf, SegmentKind};
 
 /// Senders by port; none where the interface is away.
 pub(super) type Senders = [Option<Box<dyn Sender>>];
@@ -15,31 +16,122 @@ pub(super) type Senders = [Option<Box<dyn Sender>>];
 /// Ports by packet of a batch; `None` for those that do not leave now.
 pub(super) type Exits = ArrayVec<Option<PortId>, BATCH>;
 
-/// Puts link headers in front of the packets that are forwarded, and says where they leave.
-pub(super) fn route(
-    packets: &mut [PacketBuf<'_>],
-    verdicts: &[Verdict],
-    view: &mut View,
-    link: &SharedLink,
-    now: Moment,
-) -> (Exits, u64) {
-    let mut lost = 0;
-    let exits = packets.iter_mut().zip(verdicts).map(|(packet, verdict)| match verdict {
-        Verdict::Forward(hop) => {
-            let exit = address(packet, *hop, view, link, now);
-            lost += u64::from(exit == Exit::Lost);
-            match exit {
-                Exit::Port(port) => Some(port),
-                Exit::Held | Exit::Lost => None,
+/// What packets need to find their way out.
+pub(super) struct Way<'a> {
+    pub view: &'a mut View,
+    pub link: &'a SharedLink,
+    pub senders: &'a mut Senders,
+    pub cutter: &'a mut Cutter,
+    pub lost: &'a mut LostCounters,
+    pub now: Moment,
+}
+
+/// Packets that the director forwards or sends and that did not leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostCounters {
+    /// Their next hop was not known, or they had no room for its header.
+    pub no_next_hop: u64,
+    /// They were longer than their link allows, and could not be cut.
+    pub too_long: u64,
+}
+
+impl Way<'_> {
+    /// Sends the packets that are forwarded, in their order.
+    pub fn forward(&mut self, packets: &mut [PacketBuf<'_>], verdicts: &[Verdict]) {
+        let mut done = 0;
+        while done < packets.len() {
+            let exits = self.route(&mut packets[done..], &verdicts[done..]);
+            send(&mut packets[done..done + exits.len()], &exits, self.senders);
+            done += exits.len();
+            if let (Some(packet), Some(Verdict::Forward(hop))) =
+                (packets.get_mut(done), verdicts.get(done))
+            {
+                self.send_cut(packet, *hop, &[]);
+                done += 1;
             }
         }
-        Verdict::Reply | Verdict::Pass | Verdict::Drop(_) => None,
-    });
-    (exits.collect(), lost)
+    }
+
+    /// Puts link headers in front of the packets that are forwarded, and says where they leave.
+    /// Stops at the first that has to be cut.
+    fn route(&mut self, packets: &mut [PacketBuf<'_>], verdicts: &[Verdict]) -> Exits {
+        let exits = packets.iter_mut().zip(verdicts).map_while(|(packet, verdict)| match verdict {
+            Verdict::Forward(hop) if self.must_be_cut(packet, *hop) => None,
+            Verdict::Forward(hop) => Some(self.address(packet, *hop)),
+            Verdict::Reply | Verdict::Pass | Verdict::Drop(_) => Some(None),
+        });
+        exits.collect()
+    }
+
+    /// Whether a packet is too long for where it goes.
+    fn must_be_cut(&self, packet: &PacketBuf<'_>, hop: Hop) -> bool {
+        let is_plain = packet.offload.segmentation.kind == SegmentKind::None;
+        if is_plain && packet.len() <= self.view.smallest_mtu() {
+            return false;
+        }
+        must_be_cut(packet, self.mtu(hop))
+    }
+
+    /// The longest packet on the way; the longest that every link takes if the way is not known.
+    fn mtu(&self, Hop { to }: Hop) -> usize {
+        let Self { view, link, now, .. } = self;
+        let network = WorkerNetwork { view, link, now: *now, arrival: PortId::default() };
+        network.mtu(to).unwrap_or(self.view.smallest_mtu())
+    }
+
+    /// Cuts a packet for its link, into fragments of these lengths if they fit, and sends them.
+    fn send_cut(&mut self, packet: &mut PacketBuf<'_>, hop: Hop, lengths: &[u16]) {
+        let mtu = self.mtu(hop);
+        // Taken out for the time, as the pieces lie in it.
+        let mut cutter = std::mem::take(self.cutter);
+        if cutter.cut(packet, mtu, lengths, |pieces| self.send_pieces(pieces, hop)).is_err() {
+            self.lost.too_long += 1;
+        }
+        *self.cutter = cutter;
+    }
+
+    fn send_pieces(&mut self, pieces: &mut Fragments, hop: Hop) {
+        let mut pieces = pieces.packets();
+        loop {
+            let mut batch: ArrayVec<PacketBuf<'_>, BATCH> = pieces.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return;
+            }
+            let exits = batch.iter_mut().map(|piece| self.address(piece, hop)).collect();
+            send(&mut batch, &exits, self.senders);
+        }
+    }
+
+    /// Sends a packet that the director made.
+    pub fn send_output(&mut self, output: &Output, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        scratch.resize(HEADROOM, 0);
+        scratch.extend_from_slice(&output.bytes);
+        let end = scratch.len();
+        let mut packet = [PacketBuf::new(scratch, HEADROOM, end)];
+        // Whoever sends a packet may send it in fragments, over IPv6 too.
+        if packet[0].len() > self.view.smallest_mtu() {
+            packet[0].offload.segmentation.kind = SegmentKind::Fragments;
+            packet[0].offload.segmentation.size_bytes = u16::MAX;
+        }
+        self.forward(&mut packet, &[Verdict::Forward(Hop { to: output.to })]);
+    }
+
+    /// Puts the link header in front of a packet, and says where it leaves, if it does so now.
+    fn address(&mut self, packet: &mut PacketBuf<'_>, hop: Hop) -> Option<PortId> {
+        match address(packet, hop, self.view, self.link, self.now) {
+            Exit::Port(port) => Some(port),
+            Exit::Held => None,
+            Exit::Lost => {
+                self.lost.no_next_hop += 1;
+                None
+            }
+        }
+    }
 }
 
 /// Sends the packets that leave now, port by port and in order.
-pub(super) fn send(packets: &mut [PacketBuf<'_>], exits: &Exits, senders: &mut Senders) {
+fn send(packets: &mut [PacketBuf<'_>], exits: &Exits, senders: &mut Senders) {
     for (port, sender) in (0..).map(PortId).zip(senders) {
         let Some(sender) = sender else { continue };
         let leaving = packets.iter_mut().zip(exits).filter(|(_, exit)| **exit == Some(port));
@@ -48,32 +140,6 @@ pub(super) fn send(packets: &mut [PacketBuf<'_>], exits: &Exits, senders: &mut S
         if !frames.is_empty() {
             sender.send(&mut frames);
         }
-    }
-}
-
-/// Sends a packet that the director made.
-pub(super) fn send_output(
-    output: &Output,
-    scratch: &mut Vec<u8>,
-    view: &mut View,
-    link: &SharedLink,
-    senders: &mut Senders,
-    now: Moment,
-) -> bool {
-    scratch.clear();
-    scratch.resize(HEADROOM, 0);
-    scratch.extend_from_slice(&output.bytes);
-    let end = scratch.len();
-    let mut packet = PacketBuf::new(scratch, HEADROOM, end);
-    match address(&mut packet, Hop { to: output.to }, view, link, now) {
-        Exit::Port(port) => {
-            if let Some(Some(sender)) = senders.get_mut(usize::from(port.0)) {
-                sender.send(&mut [&mut packet]);
-            }
-            true
-        }
-        Exit::Held => true,
-        Exit::Lost => false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::egress::LostCounters;
 use crate::driver;
 use crate::driver::{ReceiverCounters, SenderCounters, Waker};
 use crate::engine::conn::{ConnKey, Connection};
@@ -79,8 +80,8 @@ pub struct WorkerCounters {
     pub handed_over: u64,
     /// Packets lost because another worker's mailbox was full.
     pub mailbox_full: u64,
-    /// Packets whose next hop was not known, or which had no room for its header.
-    pub no_next_hop: u64,
+    /// Packets that did not leave.
+    pub lost: LostCounters,
     /// What the ports' drivers count, by port.
     pub ports: Vec<(ReceiverCounters, SenderCounters)>,
 }

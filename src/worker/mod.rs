@@ -18,6 +18,7 @@ mod run;
 mod shared;
 pub mod steer;
 
+pub use egress::LostCounters;
 pub use mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
 pub use run::{Patience, Peers, Worker, WorkerConfig};
 pub use shared::{Clock, SharedLink};

@@ -51,6 +51,11 @@ impl View {
         self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
     }
 
+    /// The longest packet that every link takes.
+    pub fn smallest_mtu(&self) -> usize {
+        self.smallest_mtu
+    }
+
     /// Whether an address is the kernel's or the director's own.
     pub fn is_own(&self, addr: Addr) -> bool {
         self.owners.contains_key(&addr)

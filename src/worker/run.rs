@@ -1,5 +1,6 @@
 //! The loop of one worker.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use crossbeam_channel::Receiver as Inbox;
 
-use super::egress;
+use super::egress::{self, LostCounters, Way};
 use super::mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
 use super::network::{View, WorkerNetwork};
 use super::shared::{Clock, SharedLink};
 use super::steer;
-use crate::driver::{BATCH, MOST_DESCRIPTORS, Receiver, Sender, wait};
+use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
+use crate::packet::fragment::Cutter;
 use crate::packet::{Addr, Headers, PacketBuf};
 
 const _: () = assert!(BATCH <= MAX_BATCH);
@@ -70,7 +72,8 @@ pub struct Worker {
     ignored: IgnoredCounters,
     handed_over: u64,
     mailbox_full: u64,
-    no_next_hop: u64,
+    cutter: Cutter,
+    lost: LostCounters,
 }
 
 /// How many connections a page of a listing looks at, so that a listing never holds packets up
@@ -103,7 +106,8 @@ impl Worker {
             ignored: IgnoredCounters::default(),
             handed_over: 0,
             mailbox_full: 0,
-            no_next_hop: 0,
+            cutter: Cutter::new(HEADROOM, RandomState::new().build_hasher().finish()),
+            lost: LostCounters::default(),
         }
     }
 
@@ -192,15 +196,13 @@ impl Worker {
     /// Judges packets, each from its IP header on, and sends what comes of them.
     fn handle_packets(&mut self, arrival: PortId, packets: &mut [PacketBuf<'_>], now: Moment) {
         let mut verdicts = ArrayVec::<Verdict, MAX_BATCH>::new();
-        let Self { director, view, link, senders, scratch, no_next_hop, .. } = self;
+        let Self { director, view, link, senders, scratch, cutter, lost, .. } = self;
         let network = WorkerNetwork { view, link, now, arrival };
         director.handle_batch(packets, &network, now, &mut verdicts);
-        let (exits, lost) = egress::route(packets, &verdicts, view, link, now);
-        *no_next_hop += lost;
-        egress::send(packets, &exits, senders);
+        let mut way = Way { view, link, senders, cutter, lost, now };
+        way.forward(packets, &verdicts);
         while let Some(output) = director.poll_output() {
-            let sent = egress::send_output(&output, scratch, view, link, senders, now);
-            *no_next_hop += u64::from(!sent);
+            way.send_output(&output, scratch);
             director.recycle(output);
         }
     }
@@ -303,7 +305,7 @@ impl Worker {
             connections: self.director.connections().len(),
             handed_over: self.handed_over,
             mailbox_full: self.mailbox_full,
-            no_next_hop: self.no_next_hop,
+            lost: self.lost,
         }
     }
 

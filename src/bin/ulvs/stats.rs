@@ -15,7 +15,8 @@ use ulvs::control::socket::{SocketTransport, default_path};
   packets         what became of packets: forwarded, replied to, passed to the host
   dropped         packets that ended here, by reason
   ignored         frames that were not for the director, by reason
-  worker          connections tracked; packets handed over to other workers, or lost on the way
+  worker          connections tracked; packets handed over to other workers, or lost on the way:
+                  too-long (for their link, and not to be fragmented)
   interface NAME  frames received and sent since it was opened, and those lost:
                   ring-drops (a worker was too slow), refused (the device's queue was full)
   link            next hops: packets without a route, or whose next hop was silent; ARP")]

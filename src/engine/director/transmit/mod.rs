@@ -14,7 +14,8 @@ use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
-use crate::packet::{Addr, Headers, PacketBuf, SegmentKind};
+use crate::packet::segment::longest_segment;
+use crate::packet::{Addr, Headers};
 
 impl Director {
     /// Transmits a packet of the client, the connection's first one or a later one.
@@ -69,7 +70,7 @@ pub(super) fn check_way(
         return Ok(());
     }
     let mtu = transit.network.mtu(to).ok_or(IcmpError::HostUnreachable)?;
-    let largest = largest_segment(transit.packet, headers);
+    let largest = longest_segment(transit.packet, headers);
     if largest > mtu && headers.dont_fragment {
         return Err(IcmpError::TooBig { mtu: mtu.min(usize::from(u16::MAX)) as u16 });
     }
@@ -79,17 +80,3 @@ pub(super) fn check_way(
 /// Packets up to this size are not asked about once the first of a connection had its way.
 /// **Source** — RFC 791 §3.2: every host takes 576 bytes.
 const SMALL: usize = 576;
-
-/// The length of the largest packet that a packet becomes once its super-frame is segmented.
-fn largest_segment(packet: &PacketBuf<'_>, headers: &Headers) -> usize {
-    let segmentation = packet.offload.segmentation;
-    let transport_header = match segmentation.kind {
-        SegmentKind::None | SegmentKind::UdpFragments => return headers.len,
-        SegmentKind::UdpL4 => 8,
-        SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
-            let offset = packet.bytes().get(headers.transport + 12).copied().unwrap_or(0x50);
-            usize::from(offset >> 4) * 4
-        }
-    };
-    (headers.transport + transport_header + usize::from(segmentation.size_bytes)).min(headers.len)
-}

@@ -1,0 +1,103 @@
+//! End to end: packets that are longer than a link, between the kernel's own clients and servers.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod bed;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use bed::{Bed, PATIENCE};
+use ulvs::lab::net::sandbox;
+use ulvs::lab::topology::nat;
+
+const DNS: [&str; 2] = ["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:5353 -m"];
+
+#[test]
+fn a_datagram_is_fragmented_for_a_smaller_link() {
+    sandbox::run("a_datagram_is_fragmented_for_a_smaller_link", || {
+        let bed = Bed::new();
+        bed.configure(&DNS);
+        bed.host("client").set_sysctl("net.ipv4.ip_no_pmtu_disc", "1").unwrap();
+        bed.host("director").set_mtu("in", 600).unwrap();
+        let server = bind(&bed, "real1", (nat::ACCP, 5353).into());
+        let client = bind(&bed, "client", (nat::CLIENT, 0).into());
+        wait_until_known(&client, &server);
+        let before = too_long(&bed);
+        for len in [100, 572, 573, 1472] {
+            let question = contents(len);
+            client.send_to(&question, (nat::OUTSIDE, 53)).unwrap();
+            let (heard, from) = receive(&server);
+            assert!(heard == question, "{len} bytes");
+            server.send_to(b"answer", from).unwrap();
+            assert_eq!(receive(&client), (b"answer".to_vec(), (nat::OUTSIDE, 53).into()));
+        }
+        assert_eq!(too_long(&bed), before);
+    });
+}
+
+/// Super-frames are cut into segments, and those into fragments.
+#[test]
+fn tcp_without_path_mtu_discovery_crosses_a_smaller_link() {
+    sandbox::run("tcp_without_path_mtu_discovery_crosses_a_smaller_link", || {
+        let bed = Bed::new();
+        bed.configure(&[
+            "-A -t 12.0.0.1:8000 -s rr",
+            "-a -t 12.0.0.1:8000 -r 192.168.200.110:8000 -m",
+        ]);
+        bed.host("client").set_sysctl("net.ipv4.ip_no_pmtu_disc", "1").unwrap();
+        let at: SocketAddr = (nat::ACCP, 8000).into();
+        let listener = bed.host("real1").run(|| TcpListener::bind(at)).unwrap().unwrap();
+        let mut client = bed.connect("client", (nat::OUTSIDE, 8000)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        // Only now, so that the segments' size was agreed on for larger links.
+        bed.host("director").set_mtu("in", 1000).unwrap();
+        let sent = contents(4 << 20);
+        let copy = sent.clone();
+        let sender = std::thread::spawn(move || client.write_all(&copy));
+        let mut heard = vec![0; sent.len()];
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server.read_exact(&mut heard).unwrap();
+        assert!(heard == sent);
+        sender.join().unwrap().unwrap();
+    });
+}
+
+/// Waits until the director has heard of the new MTU.
+fn wait_until_known(client: &UdpSocket, server: &UdpSocket) {
+    let start = Instant::now();
+    server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    loop {
+        client.send_to(&contents(1000), (nat::OUTSIDE, 53)).unwrap();
+        if server.recv(&mut [0; 1000]).is_ok() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "no fragments arrive");
+    }
+    while server.recv(&mut [0; 1000]).is_ok() {}
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+/// Packets that were too long for a link.
+fn too_long(bed: &Bed) -> u64 {
+    let stats = bed.ulvs("stats --all");
+    let line = stats.lines().find(|line| line.contains("too-long")).unwrap();
+    line.split_whitespace().last().unwrap().parse().unwrap()
+}
+
+fn bind(bed: &Bed, host: &str, address: SocketAddr) -> UdpSocket {
+    let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut datagram = vec![0; 1 << 16];
+    let (len, from) = socket.recv_from(&mut datagram).unwrap();
+    datagram.truncate(len);
+    (datagram, from)
+}
+
+fn contents(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 7 + at / 256) as u8).collect()
+}
