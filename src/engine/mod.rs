@@ -11,6 +11,7 @@ pub mod rewrite;
 pub mod scheduler;
 pub mod service;
 mod settings;
+mod sip;
 mod snat;
 pub mod stats;
 mod time;

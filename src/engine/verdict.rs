@@ -59,6 +59,8 @@ drop_reasons! {
     ServerRemoved = "server-removed",
     /// The service's server cannot be reached by a forwarding method of this director yet.
     UnsupportedMethod = "unsupported-method",
+    /// A packet to a service with the SIP persistence engine that has no Call-ID.
+    NoCallId = "no-call-id",
     /// The connection table is full.
     TableFull = "table-full",
     /// No free port for a connection that a server begins.

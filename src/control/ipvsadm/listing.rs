@@ -322,7 +322,7 @@ fn connection_line(
         None => put(text, format_args!("{real}\n")),
         Some((engine, data)) => {
             let (engine, data) = (printable(engine.as_bytes()), printable(data));
-            put(text, format_args!("{real:<18} {engine:<18} {data}\n"));
+            put(text, format_args!("{real:<16} {engine:<18} {data}\n"));
         }
     }
 }

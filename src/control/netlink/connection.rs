@@ -112,7 +112,7 @@ impl ConnectionView {
             state: template.state().into(),
             expires_s,
             is_template: true,
-            persistence_engine: None,
+            persistence_engine: template.call.as_ref().map(|call| ("sip".into(), call.to_vec())),
         }
     }
 

@@ -21,11 +21,13 @@ use crate::packet::{Addr, Endpoint, Family};
 /// **Source** — IPVS: (protocol, client's network, virtual address and port); the port is 0 for a
 /// service on port 0, and on 21 together with the ports that come with FTP. For a marked service
 /// the protocol is 0 and the mark stands in for the virtual address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TemplateKey {
     protocol: u8,
     client: Addr,
     virtual_endpoint: Endpoint,
+    /// The call that it is about, if the service's persistence engine tells calls apart.
+    call: Option<Arc<[u8]>>,
 }
 
 /// A client's bond to a real server, as its connections hold it.
@@ -36,10 +38,12 @@ pub struct Template {
 }
 
 /// What a listing shows of a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateView {
     /// Its addresses; the client's are those of its network, port 0.
     pub key: ConnKey,
+    /// The call that it is about: what the SIP persistence engine found.
+    pub call: Option<Arc<[u8]>>,
     /// Whether one of its connections was ever answered.
     pub is_assured: bool,
     /// Milliseconds until it expires, if no connection begins or is left then.
@@ -100,16 +104,23 @@ impl TemplateKey {
                 let own = destination.port == port && port != FTP;
                 let port = if own { port } else { 0 };
                 let virtual_endpoint = Endpoint::new(destination.addr, port);
-                Self { protocol: protocol.number(), client, virtual_endpoint }
+                Self { protocol: protocol.number(), client, virtual_endpoint, call: None }
             }
             ServiceKey::Mark { mark, family } => {
                 let addr = match family {
                     Family::V4 => Addr::v4(mark),
                     Family::V6 => Addr::v6(u128::from(mark) << 96),
                 };
-                Self { protocol: 0, client, virtual_endpoint: Endpoint::new(addr, 0) }
+                let virtual_endpoint = Endpoint::new(addr, 0);
+                Self { protocol: 0, client, virtual_endpoint, call: None }
             }
         }
+    }
+
+    /// The same for one call of the client.
+    #[must_use]
+    pub fn of_call(self, call: &[u8]) -> Self {
+        Self { call: Some(call.into()), ..self }
     }
 
     /// Whether it holds for one port only.
@@ -220,7 +231,7 @@ impl TemplateTable {
         let template = Arc::new(Template { real, assured: AtomicBool::new(false) });
         let timeout_ms = u64::from(timeout_s) * 1000;
         let mut record = Record {
-            key,
+            key: key.clone(),
             real_port,
             timeout_ms,
             deadline: now,
@@ -342,6 +353,7 @@ impl Record {
                 virtual_endpoint: self.key.virtual_endpoint,
                 real_endpoint: Endpoint::new(template.real.addr(), self.real_port),
             },
+            call: self.key.call.clone(),
             is_assured: template.assured.load(Relaxed),
             remaining_ms: remaining_ms.min(u64::from(u32::MAX)) as u32,
         })
@@ -403,7 +415,7 @@ mod tests {
     fn an_idle_template_expires_and_a_held_one_gets_minutes() {
         let (mut table, real) = (TemplateTable::default(), real());
         let key = key(&service(80), CLIENT, 80);
-        let held = table.insert(key, Arc::clone(&real), 80, 3, at(0)).unwrap();
+        let held = table.insert(key.clone(), Arc::clone(&real), 80, 3, at(0)).unwrap();
         table.expire(at(4), u32::MAX);
         let (page, _) = table.page(0, 10, at(4));
         // Its timer runs from when it was looked at, here a second late.
@@ -422,7 +434,7 @@ mod tests {
     fn a_template_is_not_followed_after_its_time_even_before_its_timer_ran() {
         let (mut table, real) = (TemplateTable::default(), real());
         let key = key(&service(80), CLIENT, 80);
-        table.insert(key, Arc::clone(&real), 80, 3, at(0)).unwrap();
+        table.insert(key.clone(), Arc::clone(&real), 80, 3, at(0)).unwrap();
         assert!(table.page(0, 10, at(3)).0.is_empty());
         assert!(table.find(&key, false, at(3)).is_none());
         assert_eq!((table.len(), real.persistent()), (0, 0));
@@ -432,10 +444,10 @@ mod tests {
     fn a_retired_template_makes_room_for_the_next() {
         let (mut table, gone, next) = (TemplateTable::default(), real(), real());
         let key = key(&service(80), CLIENT, 80);
-        table.insert(key, Arc::clone(&gone), 80, 60, at(0)).unwrap();
+        table.insert(key.clone(), Arc::clone(&gone), 80, 60, at(0)).unwrap();
         gone.set_available(false);
         assert!(table.find(&key, false, at(1)).is_none());
-        table.insert(key, Arc::clone(&next), 80, 60, at(1)).unwrap();
+        table.insert(key.clone(), Arc::clone(&next), 80, 60, at(1)).unwrap();
         gone.set_available(true);
         let found = table.find(&key, false, at(2)).unwrap();
         assert!(Arc::ptr_eq(found.real(), &next));

@@ -10,7 +10,8 @@
 //! 4. `transmit` does what the forwarding method asks for.
 //! 5. `schedule`: a packet that may open a connection asks its service for a real server, under
 //!    that service's lock.
-//! 6. `outbound`: a real server's own connection to the outside gets a source port of ours.
+//! 6. `call` and `outbound`: a call that a real server begins belongs to its service, any other
+//!    connection to the outside gets a source port of ours.
 //! 7. `related`: an ICMP error goes where the packet it quotes came from.
 //! 8. `host`: where the director itself is the host, it answers as one.
 //!
@@ -21,6 +22,7 @@
 //! `None`. [`handle_timeout`](Director::handle_timeout) ten times a second or more often: that is
 //! how exactly connections expire. `now` never goes back.
 
+mod call;
 mod errors;
 mod forward;
 mod host;
@@ -258,6 +260,9 @@ impl Director {
     /// Judges a packet that belongs to no connection.
     fn judge_unknown(&mut self, transit: &mut Transit<'_, '_, impl Network>) -> Verdict {
         if let Some(verdict) = self.schedule(transit) {
+            return verdict;
+        }
+        if let Some(verdict) = self.begin_call(transit) {
             return verdict;
         }
         if let Some(verdict) = self.begin_outbound(transit) {

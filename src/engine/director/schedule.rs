@@ -11,7 +11,6 @@ use crate::engine::mark::mark;
 use crate::engine::network::{Network, Owner};
 use crate::engine::scheduler::Flow;
 use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, VirtualService};
-use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
 use crate::packet::{Endpoint, Headers};
@@ -39,8 +38,9 @@ impl Director {
         let Endpoint { addr, port } = headers.destination;
         let marked = self.marked_service(headers, transit.network);
         let service = Arc::clone(marked.or_else(|| self.snapshot.lookup(protocol, addr, port))?);
-        match self.choose(&service, protocol, headers, transit.now) {
+        match self.choose(&service, protocol, transit) {
             Ok(choice) => Some(self.open(transit, protocol, choice)),
+            Err(Refusal::NoCallId) => Some(Verdict::Drop(DropReason::NoCallId)),
             Err(Refusal::TableFull) => Some(Verdict::Drop(DropReason::TableFull)),
             Err(Refusal::NoServer) if is_beside_ftp(&service.key(), port) => None,
             Err(Refusal::NoServer) => {
@@ -88,10 +88,10 @@ impl Director {
         &mut self,
         service: &VirtualService,
         protocol: Protocol,
-        headers: &Headers,
-        now: Moment,
+        transit: &Transit<'_, '_, impl Network>,
     ) -> Result<Choice, Refusal> {
-        let Headers { source: client, destination, .. } = *headers;
+        let Headers { source: client, destination, .. } = *transit.headers;
+        let now = transit.now;
         let flow = Flow { client, destination };
         let mut pool = service.pool();
         let spec = pool.spec();
@@ -106,7 +106,10 @@ impl Director {
             let port = or_else_port(real.port(), destination.port);
             return Ok(Choice { real, port, template: None, one_packet });
         };
-        let key = TemplateKey::new(spec, protocol, client.addr, destination);
+        let mut key = TemplateKey::new(spec, protocol, client.addr, destination);
+        if spec.persistence_engine.is_some() {
+            key = key.of_call(transit.call_id().ok_or(Refusal::NoCallId)?);
+        }
         let quiescent = self.snapshot.settings.expire_quiescent_template;
         // Held until the template is there, so that no other worker makes one for the client.
         let mut templates = self.services.templates();
@@ -181,6 +184,8 @@ struct Choice {
 enum Refusal {
     /// No server takes new connections.
     NoServer,
+    /// The service's persistence engine found no call.
+    NoCallId,
     /// There is no room for another template.
     TableFull,
 }

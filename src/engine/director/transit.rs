@@ -3,9 +3,13 @@
 use crate::engine::conn::sctp::SctpEvent;
 use crate::engine::conn::tcp::TcpFlags;
 use crate::engine::network::Network;
+use crate::engine::sip::call_id;
 use crate::engine::time::Moment;
 use crate::packet::headers::protocol;
 use crate::packet::{Headers, PacketBuf};
+
+/// **Source** — RFC 768.
+const UDP_HEADER_LEN: usize = 8;
 
 /// A packet with what was read of it, the network around it, and the time.
 pub(super) struct Transit<'a, 'b, N> {
@@ -37,6 +41,12 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
     /// What an SCTP packet means for its association.
     pub fn sctp_event(&self) -> Option<SctpEvent> {
         (self.headers.protocol == protocol::SCTP).then(|| SctpEvent::of(self.transport()))?
+    }
+
+    /// The call that a SIP message over UDP is about.
+    pub fn call_id(&self) -> Option<&[u8]> {
+        let is_datagram = self.headers.protocol == protocol::UDP;
+        call_id(self.transport().get(UDP_HEADER_LEN..).filter(|_| is_datagram)?)
     }
 
     /// Whether it asks for a new connection: a SYN or an INIT.

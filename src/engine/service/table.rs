@@ -35,6 +35,8 @@ pub struct Snapshot {
     /// Networks, of more than one address, whose packets may be a marked service's.
     marked_networks: Vec<Prefix>,
     marks_own: bool,
+    /// Services whose persistence engine tells calls apart.
+    calls: Vec<Arc<VirtualService>>,
 }
 
 impl Snapshot {
@@ -88,6 +90,11 @@ impl Snapshot {
         self.marks_own
     }
 
+    /// Services whose persistence engine tells calls apart.
+    pub fn calls(&self) -> &[Arc<VirtualService>] {
+        &self.calls
+    }
+
     /// Whether there is any service. Without one the director leaves every packet alone.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
@@ -105,6 +112,9 @@ impl Snapshot {
         self.marked_networks = networks.filter(|prefix| !is_single(prefix)).collect();
         let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
         self.marks_own = marks_own;
+        let tells_calls =
+            |service: &&Arc<VirtualService>| service.pool().spec().persistence_engine.is_some();
+        self.calls = self.services.values().filter(tells_calls).cloned().collect();
     }
 }
 
@@ -222,7 +232,10 @@ impl ServiceTable {
         let _editor = self.editor();
         let service = self.require(&spec.key)?;
         check_service(&spec)?;
-        service.pool().edit(spec, now)
+        service.pool().edit(spec, now)?;
+        // What the snapshot knows of services may have changed.
+        self.publish(|_| ());
+        Ok(())
     }
 
     /// Removes a service and its servers (`-D`). Connections stay.
