@@ -16,7 +16,6 @@ use ulvs::lab::topology::nat;
 use ulvs::lab::web;
 use ulvs::packet::PacketBuf;
 
-const MIB: u64 = 1 << 20;
 const WAY_OUT: &str = "snat -t nat -A POSTROUTING -o out -s 192.168.200.0/24 \
                        -j SNAT --to-source 12.0.0.1";
 
@@ -64,7 +63,7 @@ fn a_hundred_mebibytes_arrive_unharmed_both_ways() {
     sandbox::run("a_hundred_mebibytes_arrive_unharmed_both_ways", || {
         let bed = Bed::new();
         bed.configure(&ROUND_ROBIN);
-        transfer_both_ways(&bed);
+        bed.transfer_both_ways();
     });
 }
 
@@ -82,7 +81,7 @@ fn a_hundred_mebibytes_arrive_unharmed_without_offloads() {
             bed.host(host).disable_offloads(interface).unwrap();
         }
         bed.configure(&ROUND_ROBIN);
-        transfer_both_ways(&bed);
+        bed.transfer_both_ways();
     });
 }
 
@@ -94,19 +93,8 @@ fn a_hundred_mebibytes_arrive_unharmed_when_only_the_client_has_offloads() {
         bed.host("real1").disable_offloads("eth0").unwrap();
         bed.host("real2").disable_offloads("eth0").unwrap();
         bed.configure(&ROUND_ROBIN);
-        transfer_both_ways(&bed);
+        bed.transfer_both_ways();
     });
-}
-
-/// Each real server serves one connection each way.
-fn transfer_both_ways(bed: &Bed) {
-    let client = bed.host("client");
-    for _ in 0..2 {
-        client.run(|| web::download(service(), 100 * MIB, PATIENCE)).unwrap().unwrap();
-    }
-    for _ in 0..2 {
-        client.run(|| web::upload(service(), 100 * MIB, PATIENCE)).unwrap().unwrap();
-    }
 }
 
 #[test]
@@ -145,7 +133,7 @@ fn two_thousand_connections_live_at_once() {
 fn a_killed_director_leaves_nothing_and_its_successor_serves() {
     sandbox::run("a_killed_director_leaves_nothing_and_its_successor_serves", || {
         let mut bed = Bed::new();
-        let before = traces(&bed);
+        let before = bed.traces();
         bed.configure(&ROUND_ROBIN);
         let client = bed.host("client").clone();
         let endless = u64::MAX >> 8;
@@ -155,33 +143,13 @@ fn a_killed_director_leaves_nothing_and_its_successor_serves() {
         std::thread::sleep(Duration::from_millis(300));
         assert!(!download.is_finished(), "the download was to be under way");
         bed.director.kill();
-        assert_eq!(traces(&bed), before);
+        assert_eq!(bed.traces(), before);
         assert!(download.join().unwrap().unwrap().is_err(), "nobody forwards any more");
 
         bed.director = Director::start(bed.host("director"), &[]);
         bed.configure(&ROUND_ROBIN);
         assert_eq!(bed.servers(4), ["real2", "real1", "real2", "real1"]);
     });
-}
-
-/// What a director could leave behind on its host: interfaces, addresses and routes, parameters,
-/// firewall rules where `nft` can show them. Sockets it cannot: they end with their process.
-fn traces(bed: &Bed) -> Vec<String> {
-    let director = bed.host("director");
-    let mut traces = director.interfaces().unwrap();
-    for file in ["/proc/net/fib_trie", "/proc/net/route", "/proc/net/if_inet6"] {
-        traces.push(director.run(|| std::fs::read_to_string(file)).unwrap().unwrap());
-    }
-    for key in ["ip_forward", "conf.all.arp_ignore", "conf.out.arp_ignore", "conf.all.rp_filter"] {
-        traces.push(director.sysctl(&format!("net.ipv4.{key}")).unwrap());
-    }
-    traces.extend(ruleset(bed));
-    traces
-}
-
-fn ruleset(bed: &Bed) -> Option<String> {
-    let output = bed.host("director").command("nft").args(["list", "ruleset"]).output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]

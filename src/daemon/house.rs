@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::control::Chore;
+use super::device::Outlet;
 use super::ports::Ports;
 use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable};
 use crate::engine::{Moment, SnatRule};
@@ -22,6 +23,8 @@ pub(super) struct House {
     services: Arc<ServiceTable>,
     link: Arc<SharedLink>,
     ports: Ports,
+    /// The device in their place, if it is one.
+    outlet: Option<Outlet>,
     clock: Clock,
     host_epoch: u64,
     known: Services,
@@ -45,6 +48,7 @@ impl House {
         services: Arc<ServiceTable>,
         link: Arc<SharedLink>,
         ports: Ports,
+        outlet: Option<Outlet>,
         clock: Clock,
     ) -> Self {
         let host_epoch = watch.epoch();
@@ -57,6 +61,7 @@ impl House {
             services,
             link,
             ports,
+            outlet,
             clock,
             host_epoch,
             known,
@@ -73,7 +78,7 @@ impl House {
     /// Does what is due.
     ///
     /// **Errors** — at the first time, if the services it starts with would be damaged rather than
-    /// served on this host.
+    /// served on this host; the TUN device is gone.
     pub fn keep(&mut self, peers: &Peers) -> io::Result<()> {
         let now = self.clock.now();
         let current = (self.services.revision(), self.watch.epoch());
@@ -123,7 +128,12 @@ impl House {
     fn follow_guard(&mut self) -> io::Result<()> {
         let (snapshot, host) = (self.services.snapshot(), self.watch.view());
         let (had_rules, held) = (self.guard.has_rules(), self.guard.held());
-        for problem in self.guard.update(&snapshot, &host) {
+        let virtuals = self.summarise().virtuals;
+        let problems = match &mut self.outlet {
+            Some(outlet) => outlet.follow(&snapshot, &host, virtuals.into_iter())?,
+            None => self.guard.update(&snapshot, &host),
+        };
+        for problem in problems {
             if problem.is_fatal() && !self.has_begun {
                 return Err(io::Error::other(problem.to_string()));
             }
@@ -146,7 +156,8 @@ impl House {
     /// Holds the ports that connections of real servers to the outside come from, where they are
     /// the kernel's, and keeps to those that could be held.
     fn hold_pools(&mut self, rules: &[SnatRule], host: &HostView) {
-        let kernels = rules.iter().map(|rule| rule.to).filter(|addr| host.owns(*addr));
+        let kernels = rules.iter().map(|rule| rule.to);
+        let kernels = kernels.filter(|addr| self.is_kernels(*addr, host));
         let kernels: HashSet<Addr> = kernels.collect();
         self.guard.keep_ports_of(&kernels);
         let mut narrowed = rules.to_vec();
@@ -194,7 +205,7 @@ impl House {
         addr: Addr,
         ports: RangeInclusive<u16>,
     ) -> Result<RangeInclusive<u16>, String> {
-        if !self.watch.view().owns(addr) {
+        if !self.is_kernels(addr, &self.watch.view()) {
             return Ok(ports);
         }
         self.guard.hold_ports(addr, pool(&ports)).map_err(|error| {
@@ -208,8 +219,17 @@ impl House {
         })
     }
 
+    /// Whether the kernel has an address for its own programs.
+    fn is_kernels(&self, addr: Addr, host: &HostView) -> bool {
+        let is_led = self.outlet.as_ref().is_some_and(|outlet| outlet.has(addr));
+        host.owns(addr) && !is_led
+    }
+
     /// Says what it works with.
     pub fn report(&self) {
+        if let Some(outlet) = &self.outlet {
+            return outlet.report();
+        }
         let names: Vec<_> = self.ports.names().collect();
         let mib = self.ports.ring_mib();
         tracing::info!(
@@ -231,6 +251,9 @@ impl House {
 
     /// Says how the kernel is kept from the services' packets.
     pub fn report_guard(&self) {
+        if self.outlet.is_some() {
+            return;
+        }
         let rules = match may_make_rules() {
             true => "guard rules (nftables) on hosts that forward",
             false => "no guard rules (they need CAP_NET_ADMIN)",

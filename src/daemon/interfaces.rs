@@ -21,13 +21,9 @@ pub(super) fn choose(named: &[String], view: &HostView) -> io::Result<Vec<String
         }
         return Ok(found);
     }
+    require(named, view)?;
     let mut chosen: Vec<String> = Vec::new();
     for name in named {
-        if view.interface(name).is_none() {
-            let known: Vec<_> = view.interfaces.iter().map(|each| each.name.as_str()).collect();
-            let known = known.join(", ");
-            return Err(invalid(format!("there is no interface {name}; there are {known}")));
-        }
         if !chosen.contains(name) {
             chosen.push(name.clone());
         }
@@ -36,6 +32,18 @@ pub(super) fn choose(named: &[String], view: &HostView) -> io::Result<Vec<String
         return Err(invalid(format!("more than {MAX_PORTS} interfaces")));
     }
     Ok(chosen)
+}
+
+/// Whether all of these are there.
+///
+/// **Errors** — an unknown name, with the names there are.
+pub(super) fn require(named: &[String], view: &HostView) -> io::Result<()> {
+    let Some(name) = named.iter().find(|name| view.interface(name).is_none()) else {
+        return Ok(());
+    };
+    let known: Vec<_> = view.interfaces.iter().map(|each| each.name.as_str()).collect();
+    let known = known.join(", ");
+    Err(invalid(format!("there is no interface {name}; there are {known}")))
 }
 
 /// Ethernet, up, and not a member of a bridge or bond, whose frames the master has as well.

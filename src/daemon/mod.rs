@@ -5,6 +5,7 @@
 
 mod control;
 mod counters;
+mod device;
 mod house;
 mod interfaces;
 mod ports;
@@ -32,14 +33,19 @@ use crate::worker::{Clock, Mailbox, Patience, Peers, SharedLink, Worker, WorkerC
 
 use control::Chore;
 pub use control::DaemonHost;
+use device::Outlet;
 use house::House;
 use ports::Ports;
 
 /// How a daemon is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The interfaces to work on; all Ethernet interfaces that are up if empty.
+    /// The interfaces to work on; all Ethernet interfaces that are up if empty. With a device of its
+    /// own, those whose packets may be for the director; all if empty.
     pub interfaces: Vec<String>,
+    /// The name of a TUN device to work on instead, to which the kernel routes packets; a `%d` in it
+    /// is replaced by the first free number.
+    pub tun: Option<String>,
     /// Addresses the director has itself.
     pub addresses: Vec<OwnAddress>,
     /// Whether it may take a gateway address that real servers ask for and nobody has.
@@ -81,16 +87,28 @@ impl Daemon {
     /// **Errors** — say what failed and what to do; nothing stays open.
     pub fn start(config: &Config) -> io::Result<Self> {
         let clock = Clock::start();
+        let workers = config.workers.max(1);
+        let outlet = match &config.tun {
+            Some(name) => Some(Outlet::open(name, config.interfaces.clone(), workers)?),
+            None => None,
+        };
+        let (outlet, mut opened) = outlet.unzip();
         let watch = HostWatch::start().map(Arc::new).map_err(|error| {
             io::Error::other(format!("cannot read the kernel's routes: {error}"))
         })?;
-        let interfaces = interfaces::choose(&config.interfaces, &watch.view())?;
-        let workers = config.workers.max(1);
+        let interfaces = match &outlet {
+            Some(outlet) => {
+                interfaces::require(&config.interfaces, &watch.view())?;
+                vec![outlet.name().to_owned()]
+            }
+            None => interfaces::choose(&config.interfaces, &watch.view())?,
+        };
         let services = Arc::new(ServiceTable::new(workers));
         let settings = Settings {
             interfaces: interfaces.clone(),
             addresses: config.addresses.clone(),
             adopt: config.adopt,
+            routed: outlet.is_some(),
         };
         let mut layer = LinkLayer::new(settings);
         layer.set_host(watch.view(), clock.now());
@@ -104,8 +122,12 @@ impl Daemon {
             inboxes.push(inbox);
         }
         let peers: Peers = mailboxes.into();
+        let interfaces = if outlet.is_some() { Vec::new() } else { interfaces };
         let mut ports = Ports::new(interfaces, config.ring, Arc::clone(&peers));
-        let opened = ports.open_all(&link)?;
+        let opened = match opened.take() {
+            Some(opened) => opened,
+            None => ports.open_all(&link)?,
+        };
         let (send_chore, chores) = bounded(CHORES);
         let host = DaemonHost::new(
             Arc::clone(&peers),
@@ -117,7 +139,14 @@ impl Daemon {
         );
         let handler = Arc::new(Handler::new(Arc::clone(&services), host));
         let mut daemon = Self {
-            house: House::new(watch, Arc::clone(&services), Arc::clone(&link), ports, clock),
+            house: House::new(
+                watch,
+                Arc::clone(&services),
+                Arc::clone(&link),
+                ports,
+                outlet,
+                clock,
+            ),
             services,
             stop,
             peers,

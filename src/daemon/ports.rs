@@ -32,6 +32,11 @@ pub(super) struct Addressed {
 }
 
 impl Addressed {
+    /// A request for the worker of this number.
+    pub fn new(worker: usize, request: Request) -> Self {
+        Self { worker, request }
+    }
+
     /// Sends it.
     pub fn send(self, peers: &Peers) {
         peers[self.worker].send(self.request);
@@ -111,7 +116,7 @@ impl Ports {
     }
 
     fn open(&mut self, at: usize, link: &SharedLink) -> io::Result<Vec<Addressed>> {
-        let id = PortId(at as u8);
+        let id = PortId(at as u16);
         let state = link.with(|layer| layer.ports().get(at).cloned());
         let virtual_mac = state.as_ref().map(|port| port.own_mac.octets());
         let config = AfPacketConfig { ring: self.ring, virtual_mac };
@@ -128,7 +133,7 @@ impl Ports {
         let requests = halves.into_iter().enumerate().map(|(worker, half)| {
             let receiver = Box::new(half.receiver);
             let sender = Box::new(half.sender);
-            Addressed { worker, request: Request::Attach { port: id, receiver, sender } }
+            Addressed::new(worker, Request::Attach { port: id, receiver, sender })
         });
         Ok(requests.collect())
     }

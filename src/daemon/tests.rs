@@ -107,6 +107,7 @@ impl Lab {
             OwnAddress { addr: prefix.addr(), prefix, interface: "in".into() }
         };
         let config = Config {
+            tun: None,
             interfaces: vec!["out".into(), "in".into()],
             addresses: addresses.iter().map(own).collect(),
             adopt: addresses.is_empty(),

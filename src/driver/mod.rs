@@ -14,6 +14,7 @@ pub mod af_packet;
 pub mod memory;
 pub mod pcap;
 mod sys;
+pub mod tun;
 pub mod virtio;
 mod wait;
 

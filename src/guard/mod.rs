@@ -10,6 +10,7 @@
 //!
 //! Knows addresses and ports, not packets.
 
+mod divert;
 mod holder;
 mod nftables;
 mod rules;
@@ -24,6 +25,8 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
+
+pub use divert::{Diversions, Diverted};
 
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
@@ -62,6 +65,25 @@ pub enum Problem {
         /// Why there are no rules against it.
         reason: String,
     },
+    /// A virtual address cannot be led to the director's device.
+    Leading {
+        /// The address.
+        addr: Addr,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Packets cannot be diverted to the director's device.
+    Diverting {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A server is reached by its link address, which a device without link headers cannot do.
+    NeedsLinkHeader {
+        /// The server.
+        server: Addr,
+    },
+    /// The kernel does not forward IPv6 packets, not even the director's.
+    ForwardingV6,
     /// A service of every port, or of a protocol without ports, at an address of the kernel.
     Unguardable {
         /// The service.
@@ -298,7 +320,7 @@ fn explain(guarded: Guarded, error: &io::Error) -> Problem {
 impl Problem {
     /// Whether the director would damage traffic rather than serve it.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Forwarding { .. })
+        matches!(self, Self::Forwarding { .. } | Self::Diverting { .. })
     }
 }
 
@@ -335,6 +357,24 @@ impl fmt::Display for Problem {
                  replies of real servers on untranslated, and break their connections; rules \
                  against that cannot be made ({reason}): give ulvs CAP_NET_ADMIN, or set \
                  net.ipv4.ip_forward to 0, which the director does not need"
+            ),
+            Self::Leading { addr, reason } => {
+                write!(f, "packets to {addr} do not come to the director: {reason}")
+            }
+            Self::Diverting { reason } => write!(
+                f,
+                "packets of virtual services and real servers cannot be diverted to the director's \
+                 device, so this host's kernel would answer or forward them: {reason}"
+            ),
+            Self::NeedsLinkHeader { server } => write!(
+                f,
+                "{server} cannot be reached by direct routing (-g) over a TUN device, which has no \
+                 link addresses: use -m, or run ulvs without --tun"
+            ),
+            Self::ForwardingV6 => write!(
+                f,
+                "this host's kernel does not forward IPv6 packets, not even those of a device: set \
+                 net.ipv6.conf.all.forwarding to 1"
             ),
             Self::Unguardable { service, addr } => {
                 let what = match service {

@@ -10,22 +10,44 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 use socket2::SockRef;
 
-use crate::packet::Addr;
+use crate::packet::{Addr, Family};
 
 /// The table in the kernel, as long as this lives.
 #[derive(Debug)]
 pub struct OwnedTable {
     socket: Socket,
     name: String,
+    family: u8,
     exists: bool,
 }
 
-/// What a table is to consist of: one chain, before routing and before connection tracking.
+/// Where the chain of a table sees packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// IPv4 packets that arrive, before routing and before connection tracking.
+    #[default]
+    Prerouting,
+    /// All packets that arrive by these interfaces, before anything else of the kernel.
+    Ingress(Vec<String>),
+}
+
+impl Hook {
+    fn family(&self) -> u8 {
+        match self {
+            Self::Prerouting => libc::NFPROTO_IPV4 as u8,
+            Self::Ingress(_) => libc::NFPROTO_NETDEV as u8,
+        }
+    }
+}
+
+/// What a table is to consist of: one chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
+    /// Where the chain is. A table stays with the kind of hook it began with.
+    pub hook: Hook,
     /// The sets that rules look up.
     pub sets: Vec<Set>,
-    /// The rules, each a list of expressions that ends in a drop.
+    /// The rules, each a list of expressions that ends in what becomes of the packet.
     pub rules: Vec<Vec<Expression>>,
 }
 
@@ -47,6 +69,10 @@ pub enum Expression {
     Payload { register: u32, base: Base, offset: u32, len: u32 },
     /// Loads the transport protocol.
     TransportProtocol { register: u32 },
+    /// Loads the EtherType.
+    EtherType { register: u32 },
+    /// Loads for whom the packet is on its link.
+    LinkAddressee { register: u32 },
     /// Loads what kind of address the destination is for the kernel's routes.
     DestinationType { register: u32 },
     /// Loads the name of the interface the packet would leave by.
@@ -57,13 +83,22 @@ pub enum Expression {
     Mask { register: u32, mask: Vec<u8> },
     /// Goes on if the registers from this one on are a key of the set.
     Lookup { register: u32, set: &'static str },
+    /// Loads a constant.
+    Constant { register: u32, value: Vec<u8> },
     /// Drops the packet.
     Drop,
+    /// Leaves the packet to the kernel.
+    Accept,
+    /// Sends the packet out of the interface whose number is in a register, to the neighbour there
+    /// whose address is in another.
+    Forward { device: u32, neighbour: u32, family: Family },
 }
 
 /// Which header an offset counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
+    /// The Ethernet header, with its VLAN tag if there is one; packets without one have none.
+    Link = 0,
     /// The IP header.
     Network = 1,
     /// The transport header.
@@ -75,23 +110,30 @@ pub enum Base {
 pub enum Relation {
     /// Equal.
     Equal = 0,
+    /// Not equal.
+    Unequal = 1,
+    /// Less or equal, as numbers of the network's byte order.
+    AtMost = 3,
+    /// Greater or equal.
+    AtLeast = 5,
 }
 
 impl OwnedTable {
-    /// A table that is not in the kernel yet.
-    pub fn new() -> io::Result<Self> {
+    /// A table for hooks of this kind that is not in the kernel yet.
+    pub fn new(hook: &Hook) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIME))?;
-        Ok(Self { socket, name: format!("ulvs_{}", std::process::id()), exists: false })
+        let name = format!("ulvs_{}", std::process::id());
+        Ok(Self { socket, name, family: hook.family(), exists: false })
     }
 
     /// Makes these the table's contents, all at once or not at all.
     ///
     /// **Errors** — `PermissionDenied` without CAP_NET_ADMIN.
     pub fn replace(&mut self, contents: &Contents) -> io::Result<()> {
-        let mut batch = Batch::new(&self.name);
+        let mut batch = Batch::new(&self.name, self.family);
         if self.exists {
             batch.delete_table();
         }
@@ -134,13 +176,14 @@ fn parse_answer(bytes: &[u8]) -> Option<(i32, &[u8])> {
 /// A transaction on its way to the kernel.
 struct Batch<'a> {
     table: &'a str,
+    family: u8,
     bytes: Vec<u8>,
     messages: usize,
 }
 
 impl<'a> Batch<'a> {
-    fn new(table: &'a str) -> Self {
-        let mut batch = Self { table, bytes: Vec::new(), messages: 0 };
+    fn new(table: &'a str, family: u8) -> Self {
+        let mut batch = Self { table, family, bytes: Vec::new(), messages: 0 };
         batch.mark(BATCH_BEGIN);
         batch
     }
@@ -167,10 +210,7 @@ impl<'a> Batch<'a> {
         self.message(NEW_CHAIN, CREATE, |out| {
             out.text(1, table);
             out.text(3, CHAIN);
-            out.nest(4, |hook| {
-                hook.number(1, PREROUTING);
-                hook.number(2, PRIORITY as u32);
-            });
+            out.nest(4, |out| out.hook(&contents.hook));
             out.number(5, libc::NF_ACCEPT as u32);
             out.text(7, "filter");
         });
@@ -221,7 +261,7 @@ impl<'a> Batch<'a> {
 
     fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
         let flags = REQUEST | ACKNOWLEDGE | flags;
-        let at = self.begin(SUBSYSTEM << 8 | kind, flags, libc::NFPROTO_IPV4 as u8, 0);
+        let at = self.begin(SUBSYSTEM << 8 | kind, flags, self.family, 0);
         body(&mut Attributes(&mut self.bytes));
         self.end(at);
         self.messages += 1;
@@ -267,6 +307,20 @@ impl Attributes<'_> {
         self.raw(kind | libc::NLA_F_NESTED as u16, |out| body(&mut Attributes(out)));
     }
 
+    fn hook(&mut self, hook: &Hook) {
+        match hook {
+            Hook::Prerouting => {
+                self.number(1, PREROUTING);
+                self.number(2, PRIORITY as u32);
+            }
+            Hook::Ingress(interfaces) => {
+                self.number(1, INGRESS);
+                self.number(2, 0);
+                self.nest(4, |list| interfaces.iter().for_each(|name| list.text(1, name)));
+            }
+        }
+    }
+
     /// A value as expressions have it.
     fn value(&mut self, kind: u16, value: &[u8]) {
         self.nest(kind, |data| data.bytes(1, value));
@@ -291,10 +345,9 @@ impl Attributes<'_> {
                 out.number(3, *offset);
                 out.number(4, *len);
             }),
-            TransportProtocol { register } => self.named("meta", |out| {
-                out.number(1, FIRST_REGISTER + register);
-                out.number(2, META_L4PROTO);
-            }),
+            TransportProtocol { register } => self.meta(*register, META_L4PROTO),
+            EtherType { register } => self.meta(*register, META_PROTOCOL),
+            LinkAddressee { register } => self.meta(*register, META_PACKET_TYPE),
             DestinationType { register } => self.fib(*register, FIB_ADDRESS_TYPE),
             OutInterface { register } => self.fib(*register, FIB_INTERFACE_NAME),
             Compare { register, relation, value } => self.named("cmp", |out| {
@@ -313,13 +366,36 @@ impl Attributes<'_> {
                 out.text(1, set);
                 out.number(2, FIRST_REGISTER + register);
             }),
-            Drop => self.named("immediate", |out| {
-                out.number(1, VERDICT_REGISTER);
-                out.nest(2, |data| {
-                    data.nest(2, |verdict| verdict.number(1, libc::NF_DROP as u32));
-                });
+            Constant { register, value } => self.named("immediate", |out| {
+                out.number(1, FIRST_REGISTER + register);
+                out.value(2, value);
+            }),
+            Drop => self.verdict(libc::NF_DROP),
+            Accept => self.verdict(libc::NF_ACCEPT),
+            Forward { device, neighbour, family } => self.named("fwd", |out| {
+                let protocol = match family {
+                    Family::V4 => libc::NFPROTO_IPV4,
+                    Family::V6 => libc::NFPROTO_IPV6,
+                };
+                out.number(1, FIRST_REGISTER + device);
+                out.number(2, FIRST_REGISTER + neighbour);
+                out.number(3, protocol as u32);
             }),
         }
+    }
+
+    fn verdict(&mut self, code: i32) {
+        self.named("immediate", |out| {
+            out.number(1, VERDICT_REGISTER);
+            out.nest(2, |data| data.nest(2, |verdict| verdict.number(1, code as u32)));
+        });
+    }
+
+    fn meta(&mut self, register: u32, what: u32) {
+        self.named("meta", |out| {
+            out.number(1, FIRST_REGISTER + register);
+            out.number(2, what);
+        });
     }
 
     fn fib(&mut self, register: u32, result: u32) {
@@ -336,9 +412,17 @@ impl Attributes<'_> {
     }
 }
 
-/// A key of an address, a protocol and perhaps a port, one register each.
+/// An address as it stands in packets.
+pub fn octets(addr: Addr) -> Vec<u8> {
+    match addr.family() {
+        Family::V4 => addr.v4_bits().to_be_bytes().to_vec(),
+        Family::V6 => addr.bits().to_be_bytes().to_vec(),
+    }
+}
+
+/// A key of an address, a protocol and perhaps a port. Each takes whole registers.
 pub fn key(addr: Addr, protocol: u8, port: Option<u16>) -> Vec<u8> {
-    let mut key = addr.v4_bits().to_be_bytes().to_vec();
+    let mut key = octets(addr);
     key.extend_from_slice(&[protocol, 0, 0, 0]);
     if let Some(port) = port {
         let [high, low] = port.to_be_bytes();
@@ -351,12 +435,20 @@ pub fn key(addr: Addr, protocol: u8, port: Option<u16>) -> Vec<u8> {
 pub const ADDR_PROTOCOL_PORT: u32 = 7 << 12 | 12 << 6 | 13;
 /// See [`ADDR_PROTOCOL_PORT`].
 pub const ADDR_PROTOCOL: u32 = 7 << 6 | 12;
+/// How nft shows keys that are addresses (`ipv4_addr`, `ipv6_addr`).
+pub const fn addresses(family: Family) -> u32 {
+    match family {
+        Family::V4 => 7,
+        Family::V6 => 8,
+    }
+}
 
 /// The kernel answers while the batch is sent; this is for a kernel that does not.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CHAIN: &str = "beside_ulvs";
 /// Before connection tracking, as iptables' table `raw`.
 const PRIORITY: i32 = -300;
+const INGRESS: u32 = 0;
 const PREROUTING: u32 = libc::NF_INET_PRE_ROUTING as u32;
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 const BATCH_BEGIN: u16 = 0x10;
@@ -376,7 +468,9 @@ const LIST_ELEMENT: u16 = 1;
 /// `NFT_REG32_00`.
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
+const META_PROTOCOL: u32 = 1;
 const META_L4PROTO: u32 = 16;
+const META_PACKET_TYPE: u32 = 19;
 const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;

@@ -13,7 +13,8 @@ use std::io;
 
 use super::guarded_keys;
 use super::nftables::{
-    ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, Base, Contents, Expression, OwnedTable, Relation, Set, key,
+    ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, Base, Contents, Expression, Hook, OwnedTable, Relation, Set,
+    key,
 };
 use crate::engine::SnatRule;
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
@@ -156,7 +157,7 @@ impl Rules {
     fn install(&mut self, wanted: &Wanted) -> io::Result<()> {
         let table = match &mut self.table {
             Some(table) => table,
-            none => none.insert(OwnedTable::new()?),
+            none => none.insert(OwnedTable::new(&Hook::Prerouting)?),
         };
         table.replace(&wanted.contents())
     }

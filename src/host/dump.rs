@@ -80,17 +80,23 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
 
 /// Looks at the settings that are no part of route netlink.
 pub fn refresh_settings(view: &mut HostView) {
-    view.forwards_v4 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
-        .is_ok_and(|text| text.trim() == "1");
+    let is_on = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+    view.forwards_v4 = is_on("/proc/sys/net/ipv4/ip_forward");
+    view.forwards_v6 = is_on("/proc/sys/net/ipv6/conf/all/forwarding");
 }
 
 async fn collect<T>(
     stream: impl futures_util::Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> io::Result<Vec<T>> {
-    stream.try_collect().await.map_err(|error| match error {
+    stream.try_collect().await.map_err(into_io)
+}
+
+/// Keeps the kernel's error number, by which callers tell errors apart.
+pub fn into_io(error: rtnetlink::Error) -> io::Error {
+    match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),
-    })
+    }
 }
 
 fn interface(message: &LinkMessage) -> Interface {

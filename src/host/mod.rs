@@ -5,12 +5,14 @@
 //! view is used for.
 
 mod advice;
+mod device;
 mod dump;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use advice::{RouteAdvice, advise};
+pub use device::{Device, Lead};
 pub use watch::HostWatch;
 
 use std::io;

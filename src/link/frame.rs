@@ -6,7 +6,7 @@ use crate::packet::{Addr, PacketBuf};
 
 /// One of the interfaces the director works on, by its place in the list of ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortId(pub u8);
+pub struct PortId(pub u16);
 
 /// Most interfaces a director works on: a worker waits for all of them, and for messages.
 pub const MAX_PORTS: usize = 63;
@@ -127,6 +127,8 @@ impl IgnoredCounters {
 #[derive(Clone, Debug)]
 pub struct Classifier {
     port: PortId,
+    /// Whether packets come without link headers.
+    headless: bool,
     kernel: u64,
     own: u64,
     foreign_vlans: Box<[u16]>,
@@ -136,11 +138,20 @@ impl Classifier {
     /// A classifier for a port with these two link addresses, that leaves frames of
     /// `foreign_vlans` to the kernel's own interfaces for them.
     pub fn new(port: PortId, kernel: MacAddr, own: MacAddr, foreign_vlans: &[u16]) -> Self {
-        Self { port, kernel: bits(kernel), own: bits(own), foreign_vlans: foreign_vlans.into() }
+        let foreign_vlans = foreign_vlans.into();
+        Self { port, headless: false, kernel: bits(kernel), own: bits(own), foreign_vlans }
+    }
+
+    /// A classifier for a device without link headers, to which the kernel routes packets.
+    pub fn headless(port: PortId) -> Self {
+        Self { port, headless: true, kernel: 0, own: 0, foreign_vlans: Box::default() }
     }
 
     /// Decides about a frame, and takes the link header off if it is ours.
     pub fn classify(&self, frame: &mut PacketBuf<'_>) -> Class {
+        if self.headless {
+            return self.classify_packet(frame.bytes());
+        }
         let Some(header) = Header::parse(frame.bytes()) else {
             return Class::Ignored(Ignored::Truncated);
         };
@@ -167,6 +178,26 @@ impl Classifier {
             return Class::Ignored(Ignored::Truncated);
         }
         if is_arp { Class::Arp(arrival) } else { Class::Packet(arrival) }
+    }
+
+    /// Decides about a packet without a link header. What is for a group of hosts was sent by the
+    /// kernel to whoever it takes to be at the other end of the device.
+    fn classify_packet(&self, packet: &[u8]) -> Class {
+        let destination = match packet.first().map(|first| first >> 4) {
+            Some(4) => packet.get(16).map(|first| (224..=255).contains(first)),
+            Some(6) => packet.get(24).map(|first| *first == 0xff),
+            Some(_) => return Class::Ignored(Ignored::OtherProtocol),
+            None => None,
+        };
+        match destination {
+            None => Class::Ignored(Ignored::Truncated),
+            Some(true) => Class::Ignored(Ignored::Broadcast),
+            Some(false) => {
+                let segment = Segment { port: self.port, tags: Tags::NONE };
+                let source = MacAddr::zero();
+                Class::Packet(Arrival { segment, source, to: Addressee::Kernel })
+            }
+        }
     }
 }
 
@@ -217,13 +248,20 @@ impl Header {
 pub struct Hop {
     /// The port to send through.
     pub port: PortId,
+    /// The port by which packets leave the host in the end: another where the kernel routes them on.
+    pub exit: PortId,
     len: u8,
     header: [u8; MAX_HEADER_LEN],
 }
 
 impl Hop {
     /// No header at all, for slots that hold none.
-    pub(super) const EMPTY: Self = Self { port: PortId(0), len: 0, header: [0; MAX_HEADER_LEN] };
+    pub(super) const EMPTY: Self = Self::headless(PortId(0), PortId(0));
+
+    /// No header, for packets that the kernel routes on from `port` to leave by `exit`.
+    pub const fn headless(port: PortId, exit: PortId) -> Self {
+        Self { port, exit, len: 0, header: [0; MAX_HEADER_LEN] }
+    }
 
     /// The header for packets of `family_of`'s family from one link address to another.
     pub fn new(segment: Segment, from: MacAddr, to: MacAddr, family_of: Addr) -> Self {
@@ -243,7 +281,7 @@ impl Hop {
         header[6..12].copy_from_slice(&from.octets());
         segment.tags.write(&mut header[12..12 + tags_len]);
         header[len - 2..len].copy_from_slice(&ether_type.to_be_bytes());
-        Self { port: segment.port, len: len as u8, header }
+        Self { port: segment.port, exit: segment.port, len: len as u8, header }
     }
 
     /// The header's bytes.

@@ -31,7 +31,8 @@ pub use frame::{
 };
 pub use held::OwnedPacket;
 pub use layer::{
-    Dispatch, Event, LinkCounters, LinkLayer, Lost, OwnAddress, Services, Settings, Transmit,
+    DEVICE, Dispatch, Event, LinkCounters, LinkLayer, Lost, OwnAddress, Services, Settings,
+    Transmit,
 };
 pub use neighbour::Place;
 pub use port::{Port, own_mac};

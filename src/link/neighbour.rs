@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use hashbrown::{HashMap, HashSet};
 use pnet_base::MacAddr;
 
-use super::frame::Segment;
+use super::frame::{PortId, Segment, Tags};
 use super::held::OwnedPacket;
 use crate::engine::Moment;
 use crate::packet::{Addr, PacketBuf};
@@ -31,6 +31,13 @@ pub struct Place {
     pub segment: Segment,
     /// Its link address.
     pub mac: MacAddr,
+}
+
+impl Place {
+    /// The other end of a port without link addresses.
+    pub fn on(port: PortId) -> Self {
+        Self { segment: Segment { port, tags: Tags::NONE }, mac: MacAddr::zero() }
+    }
 }
 
 /// What is known about a neighbour.

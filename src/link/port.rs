@@ -49,6 +49,12 @@ impl Port {
         self.own_mac = own_mac(mac);
         self.mtu_bytes = interface.mtu_bytes;
     }
+
+    /// The same where packets come and go without link headers, so that no link address is needed.
+    pub(super) fn update_routed(&mut self, interface: Option<&Interface>) {
+        self.index = interface.map(|interface| interface.index);
+        self.mtu_bytes = interface.map_or(0, |interface| interface.mtu_bytes);
+    }
 }
 
 /// The director's virtual link address on an interface: locally administered, and always the same

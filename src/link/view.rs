@@ -21,6 +21,8 @@ pub struct HostView {
     pub locals: Vec<Prefix>,
     /// Whether the kernel forwards IPv4 packets.
     pub forwards_v4: bool,
+    /// Whether it forwards IPv6 packets.
+    pub forwards_v6: bool,
 }
 
 impl HostView {

@@ -2,11 +2,11 @@
 
 use arrayvec::ArrayVec;
 
-use super::network::{View, WorkerNetwork};
+use super::network::{View, WorkerNetwork, destination_of};
 use super::shared::SharedLink;
 use crate::driver::{BATCH, HEADROOM, Sender};
 use crate::engine::{Hop, Moment, Network, Output, Verdict};
-use crate::link::{Dispatch, PortId};
+use crate::link::{DEVICE, Dispatch, PortId};
 use crate::packet::fragment::{Cutter, Fragments, must_be_cut};
 use crate::packet::{PacketBuf, SegmentKind};
 
@@ -58,6 +58,8 @@ impl Way<'_> {
         let exits = packets.iter_mut().zip(verdicts).map_while(|(packet, verdict)| match verdict {
             Verdict::Forward(hop) if self.must_be_cut(packet, *hop) => None,
             Verdict::Forward(hop) => Some(self.address(packet, *hop)),
+            // The kernel has no copy of what it routed to the director.
+            Verdict::Pass if self.view.is_routed() => Some(self.hand_back(packet)),
             Verdict::Reply | Verdict::Pass | Verdict::Drop(_) => Some(None),
         });
         exits.collect()
@@ -117,6 +119,14 @@ impl Way<'_> {
         self.forward(&mut packet, &[Verdict::Forward(Hop { to: output.to })]);
     }
 
+    /// Says where a packet leaves that the kernel is to see to, unless it would only come back.
+    fn hand_back(&mut self, packet: &PacketBuf<'_>) -> Option<PortId> {
+        let to = destination_of(packet.bytes());
+        let port = to.filter(|to| !self.view.is_diverted(*to)).map(|_| DEVICE);
+        self.lost.no_next_hop += u64::from(port.is_none());
+        port
+    }
+
     /// Puts the link header in front of a packet, and says where it leaves, if it does so now.
     fn address(&mut self, packet: &mut PacketBuf<'_>, hop: Hop) -> Option<PortId> {
         match address(packet, hop, self.view, self.link, self.now) {
@@ -167,6 +177,10 @@ fn address(
     link: &SharedLink,
     now: Moment,
 ) -> Exit {
+    // Where the kernel routes packets on, it does so by their destination.
+    if view.is_routed() && destination_of(packet.bytes()) != Some(to) {
+        return Exit::Lost;
+    }
     if let Some(hop) = view.hops.lookup(to, now) {
         return if hop.write(packet) { Exit::Port(hop.port) } else { Exit::Lost };
     }

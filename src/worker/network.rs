@@ -20,6 +20,7 @@ pub(super) struct View {
     bare: Vec<bool>,
     smallest_mtu: usize,
     names: Vec<String>,
+    routed: bool,
 }
 
 /// Next hops, and senders, remembered per worker.
@@ -36,6 +37,7 @@ impl View {
             bare: Vec::new(),
             smallest_mtu: 0,
             names: Vec::new(),
+            routed: false,
         }
     }
 
@@ -48,12 +50,23 @@ impl View {
         self.mtus = layer.ports().iter().map(|port| port.mtu_bytes as usize).collect();
         self.bare = layer.ports().iter().map(|port| port.bare).collect();
         self.names = layer.ports().iter().map(|port| port.name.clone()).collect();
+        self.routed = layer.is_routed();
         self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
     }
 
     /// The longest packet that every link takes.
     pub fn smallest_mtu(&self) -> usize {
         self.smallest_mtu
+    }
+
+    /// Whether packets come and go without link headers, and the kernel routes them.
+    pub fn is_routed(&self) -> bool {
+        self.routed
+    }
+
+    /// Whether packets to an address that go to the kernel would come back.
+    pub fn is_diverted(&self, addr: Addr) -> bool {
+        self.owners.get(&addr) == Some(&Owner::Director)
     }
 
     /// Whether an address is the kernel's or the director's own.
@@ -79,7 +92,7 @@ pub(super) struct WorkerNetwork<'a> {
 impl WorkerNetwork<'_> {
     fn port_towards(&self, to: Addr) -> Option<PortId> {
         if let Some(hop) = self.view.hops.lookup(to, self.now) {
-            return Some(hop.port);
+            return Some(hop.exit);
         }
         self.link.with(|layer| layer.port_towards(to, self.view.learned.lookup(to)))
     }
@@ -121,4 +134,30 @@ fn matches_interface(pattern: &str, name: &str) -> bool {
         Some(beginning) => name.starts_with(beginning),
         None => name == pattern,
     }
+}
+
+/// Where a packet says that it comes from.
+pub(super) fn source_of(packet: &[u8]) -> Option<Addr> {
+    match packet.first()? >> 4 {
+        4 => addr_v4(packet.get(12..16)?),
+        6 => addr_v6(packet.get(8..24)?),
+        _ => None,
+    }
+}
+
+/// Where a packet is to go.
+pub(super) fn destination_of(packet: &[u8]) -> Option<Addr> {
+    match packet.first()? >> 4 {
+        4 => addr_v4(packet.get(16..20)?),
+        6 => addr_v6(packet.get(24..40)?),
+        _ => None,
+    }
+}
+
+fn addr_v4(bytes: &[u8]) -> Option<Addr> {
+    Some(Addr::v4(u32::from_be_bytes(*bytes.first_chunk()?)))
+}
+
+fn addr_v6(bytes: &[u8]) -> Option<Addr> {
+    Some(Addr::v6(u128::from_be_bytes(*bytes.first_chunk()?)))
 }

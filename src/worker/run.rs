@@ -12,14 +12,14 @@ use crossbeam_channel::Receiver as Inbox;
 
 use super::egress::{self, LostCounters, Way};
 use super::mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
-use super::network::{View, WorkerNetwork};
+use super::network::{View, WorkerNetwork, source_of};
 use super::shared::{Clock, SharedLink};
 use super::steer;
 use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
 use crate::packet::fragment::Cutter;
-use crate::packet::{Addr, Headers, PacketBuf};
+use crate::packet::{Headers, PacketBuf};
 
 const _: () = assert!(BATCH <= MAX_BATCH);
 
@@ -161,7 +161,7 @@ impl Worker {
         let Self { view, classifiers, link, .. } = self;
         link.with(|layer| {
             view.renew(layer);
-            let ports = (0..layer.ports().len() as u8).map(PortId);
+            let ports = (0..layer.ports().len() as u16).map(PortId);
             *classifiers = ports.map(|port| layer.classifier(port)).collect();
         });
     }
@@ -188,7 +188,7 @@ impl Worker {
     fn handle_frames(&mut self, port: usize, frames: &mut [PacketBuf<'_>], now: Moment) {
         let count = self.classify(port, frames, now);
         let packets = &mut frames[..count];
-        let arrival = PortId(port as u8);
+        let arrival = PortId(port as u16);
         let count = if self.peers.len() > 1 { self.hand_over(arrival, packets) } else { count };
         self.handle_packets(arrival, &mut packets[..count], now);
     }
@@ -349,18 +349,4 @@ fn learn(view: &mut View, arrival: &Arrival, bytes: &[u8]) {
     }
     let Some(source) = source_of(bytes) else { return };
     view.learned.insert(source, Place { segment: arrival.segment, mac: arrival.source });
-}
-
-fn source_of(bytes: &[u8]) -> Option<Addr> {
-    match bytes.first()? >> 4 {
-        4 => {
-            let bits: &[u8; 4] = bytes.get(12..16)?.first_chunk()?;
-            Some(Addr::v4(u32::from_be_bytes(*bits)))
-        }
-        6 => {
-            let bits: &[u8; 16] = bytes.get(8..24)?.first_chunk()?;
-            Some(Addr::v6(u128::from_be_bytes(*bits)))
-        }
-        _ => None,
-    }
 }

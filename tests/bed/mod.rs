@@ -35,6 +35,7 @@ pub struct Bed {
     _webs: [WebServer; 2],
 }
 
+#[allow(dead_code, reason = "each test program uses its part of the bed")]
 impl Bed {
     /// Builds everything; the director knows no service yet.
     pub fn new() -> Self {
@@ -92,11 +93,60 @@ impl Bed {
         (0..count).map(|_| self.fetch().unwrap().server).collect()
     }
 
+    /// Fetches and sends 100 MiB with each real server, which must arrive unharmed.
+    pub fn transfer_both_ways(&self) {
+        const LENGTH: u64 = 100 << 20;
+        let client = self.host("client");
+        // Each real server serves one connection each way.
+        for _ in 0..2 {
+            client.run(|| web::download(service(), LENGTH, PATIENCE)).unwrap().unwrap();
+        }
+        for _ in 0..2 {
+            client.run(|| web::upload(service(), LENGTH, PATIENCE)).unwrap().unwrap();
+        }
+    }
+
+    /// What a director could leave behind on its host: interfaces, addresses, routes and rules for
+    /// them, parameters, firewall rules where `nft` can show them. Sockets it cannot: they end with
+    /// their process.
+    pub fn traces(&self) -> Vec<String> {
+        let director = self.host("director");
+        let mut traces = director.interfaces().unwrap();
+        for file in ["fib_trie", "route", "if_inet6"] {
+            let path = format!("/proc/thread-self/net/{file}");
+            let text = director.run(|| fs::read_to_string(path)).unwrap().unwrap();
+            traces.push(without_link_local(&text));
+        }
+        for key in
+            ["ip_forward", "conf.all.arp_ignore", "conf.out.arp_ignore", "conf.all.rp_filter"]
+        {
+            traces.push(director.sysctl(&format!("net.ipv4.{key}")).unwrap());
+        }
+        traces.extend(self.shown("nft", &["list", "ruleset"]));
+        for family in ["-4", "-6"] {
+            traces.extend(self.shown("ip", &[family, "rule"]));
+            let routes = self.shown("ip", &[family, "route", "show", "table", "all"]);
+            traces.extend(routes.map(|text| without_link_local(&text)));
+        }
+        traces
+    }
+
+    /// What a program says on the director's host, if it is installed.
+    pub fn shown(&self, program: &str, arguments: &[&str]) -> Option<String> {
+        let output = self.host("director").command(program).args(arguments).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Connects from a host to an address.
     pub fn connect(&self, host: &str, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
         let to = to.into();
         self.host(host).run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap()
     }
+}
+
+/// The kernel takes its time over link-local addresses.
+fn without_link_local(text: &str) -> String {
+    text.lines().filter(|line| !line.contains("fe80")).collect::<Vec<_>>().join("\n")
 }
 
 /// A director process; it dies with the test.
@@ -114,8 +164,10 @@ impl Director {
         readiness.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
         let mut command = host.command(env!("CARGO_BIN_EXE_ulvs"));
-        command.args(["run", "--interface", "out", "--interface", "in", "--control"]);
-        command.arg(directory.path().join("control")).args(options);
+        command.args(["run", "--control"]).arg(directory.path().join("control")).args(options);
+        if !options.iter().any(|option| option.starts_with("--tun")) {
+            command.args(["--interface", "out", "--interface", "in"]);
+        }
         command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null());
         let process = command.stderr(log).spawn().unwrap();
         let director = Director { process, directory };

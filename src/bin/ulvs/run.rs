@@ -22,9 +22,20 @@ use ulvs::worker::{Patience, WorkerCounters};
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Interface to work on, by name; may be given several times [default: all Ethernet interfaces
-    /// that are up]
+    /// that are up; with --tun all there are]
     #[arg(short, long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
+    /// Work behind a TUN device that the kernel routes virtual addresses to, instead of on the
+    /// interfaces themselves; a worker has a queue of it each [name: ulvs0, or the next that is free]
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "ulvs%d",
+        conflicts_with_all = ["addresses", "ring_size", "no_adopt"]
+    )]
+    tun: Option<String>,
     /// Rules to start with: what `ipvsadm -S` prints, or a script of ipvsadm lines
     #[arg(short, long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -128,6 +139,7 @@ fn config(args: &RunArgs, control: PathBuf) -> Config {
     let ring = RingConfig { bytes: (args.ring_size as usize) << 20, ..RingConfig::default() };
     Config {
         interfaces: args.interfaces.clone(),
+        tun: args.tun.clone(),
         addresses: args.addresses.clone(),
         adopt: !args.no_adopt,
         workers: usize::from(args.workers),

@@ -1,11 +1,14 @@
 //! What the link layer takes over from the kernel.
 
+use std::sync::Arc;
+
 use pnet_base::MacAddr;
 
 use super::super::arp::is_host;
 use super::super::claim::PortSet;
 use super::super::frame::{PortId, Segment, Tags};
 use super::super::neighbour::Place;
+use super::super::port::Port;
 use super::super::view::{HostView, KernelAddress};
 use super::{LinkLayer, NOBODY};
 use crate::engine::Moment;
@@ -13,8 +16,11 @@ use crate::packet::{Addr, Family};
 
 impl LinkLayer {
     pub(super) fn update_ports(&mut self, before: &HostView, now: Moment) {
+        if self.settings.routed {
+            return self.follow_interfaces();
+        }
         let mut gone = PortSet::default();
-        for (id, port) in (0..=u8::MAX).map(PortId).zip(&mut self.ports) {
+        for (id, port) in (0..=u16::MAX).map(PortId).zip(&mut self.ports) {
             let old = (port.index, port.mac);
             port.update(self.host.interface(&port.name));
             let Some(index) = port.index else {
@@ -34,6 +40,20 @@ impl LinkLayer {
             self.neighbours.forget(|segment| gone.contains(segment.port));
             // Those that are back: others still have the link address they had before.
             self.claims.announce_again(gone, now);
+        }
+    }
+
+    /// Takes every interface of the host for a port behind the device to which the kernel routes.
+    fn follow_interfaces(&mut self) {
+        self.ports.truncate(1);
+        let Some(device) = self.ports.first_mut() else { return };
+        device.update_routed(self.host.interface(&device.name));
+        let (device, host) = (device.index, Arc::clone(&self.host));
+        let others = host.interfaces.iter().filter(|each| Some(each.index) != device);
+        for interface in others.take(usize::from(u16::MAX)) {
+            let mut port = Port::absent(&interface.name);
+            port.update_routed(Some(interface));
+            self.ports.push(port);
         }
     }
 

@@ -34,6 +34,10 @@ pub struct Settings {
     pub addresses: Vec<OwnAddress>,
     /// Whether a gateway that real servers ask for and nobody has may be taken.
     pub adopt: bool,
+    /// Whether the only interface is a device without link headers, to which the kernel routes what
+    /// is for the director, and from which it routes on what the director forwards. Then there is
+    /// nobody to ask by ARP, and every interface of the host is a port by which packets may leave.
+    pub routed: bool,
 }
 
 /// An address that the director has itself.
@@ -325,11 +329,18 @@ impl LinkLayer {
     /// What decides about the frames of a port, as it is now.
     pub fn classifier(&self, port: PortId) -> Option<Classifier> {
         let state = self.ports.get(usize::from(port.0))?;
+        if self.settings.routed {
+            return Some(Classifier::headless(port));
+        }
         Some(Classifier::new(port, state.mac, state.own_mac, &state.foreign_vlans))
     }
 
     /// The addresses that are the director's own.
     pub fn owned_addresses(&self) -> Vec<Addr> {
+        if self.settings.routed {
+            let kernels = |addr: &&Addr| !self.host.owns(**addr);
+            return self.services.virtuals.iter().filter(kernels).copied().collect();
+        }
         self.claims.owned().map(|(addr, _)| addr).collect()
     }
 
@@ -341,6 +352,8 @@ impl LinkLayer {
     }
 }
 
+/// The port that packets come and go by where the kernel routes them.
+pub const DEVICE: PortId = PortId(0);
 /// The sender of a probe.
 const NOBODY: Addr = Addr::v4(0);
 const MAX_TAGGED: usize = 64;

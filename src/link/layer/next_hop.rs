@@ -8,7 +8,7 @@ use super::super::held::OwnedPacket;
 use super::super::neighbour::{Key, Lookup, PATIENT, Patience, Place};
 use super::super::port::Port;
 use super::super::route::{Route, Routes};
-use super::{Dispatch, LinkLayer, Lost, Transmit};
+use super::{DEVICE, Dispatch, LinkLayer, Lost, Transmit};
 use crate::engine::Moment;
 use crate::packet::{Addr, PacketBuf};
 
@@ -22,6 +22,9 @@ pub(super) enum Choice {
 impl LinkLayer {
     pub(super) fn choose(&self, to: Addr, learned: Option<Place>) -> Choice {
         let route = self.routes.lookup(to);
+        if self.settings.routed {
+            return route.map_or(Choice::Nowhere, |route| Choice::Place(Place::on(route.port)));
+        }
         let via = |route: Route| {
             let segment = Segment { port: route.port, tags: Tags::NONE };
             let addr = route.gateway.unwrap_or(to);
@@ -110,6 +113,9 @@ impl LinkLayer {
     }
 
     pub(super) fn hop(&self, place: Place, to: Addr) -> Hop {
+        if self.settings.routed {
+            return Hop::headless(DEVICE, place.segment.port);
+        }
         Hop::new(place.segment, self.source_mac(place.segment.port), place.mac, to)
     }
 
@@ -142,16 +148,16 @@ impl LinkLayer {
 
     pub(super) fn port_of(&self, index: u32) -> Option<PortId> {
         let position = self.ports.iter().position(|port| port.index == Some(index))?;
-        Some(PortId(position as u8))
+        Some(PortId(position as u16))
     }
 
     pub(super) fn port_named(&self, name: &str) -> Option<PortId> {
         let position = self.ports.iter().position(|port| port.name == name)?;
-        Some(PortId(position as u8))
+        Some(PortId(position as u16))
     }
 
     pub(super) fn port_ids(&self) -> impl Iterator<Item = (PortId, &Port)> {
-        let ids = (0..=u8::MAX).map(PortId);
+        let ids = (0..=u16::MAX).map(PortId);
         ids.zip(&self.ports).filter(|(_, port)| port.index.is_some())
     }
 }

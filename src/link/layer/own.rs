@@ -15,6 +15,9 @@ use crate::packet::{Addr, Prefix};
 
 impl LinkLayer {
     pub(super) fn claim(&mut self, now: Moment) {
+        if self.settings.routed {
+            return;
+        }
         let mut wanted = HashMap::new();
         for own in &self.settings.addresses {
             if let Some(port) = self.port_named(&own.interface) {

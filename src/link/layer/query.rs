@@ -1,12 +1,12 @@
 //! What the director asks about the network around it.
 
+use super::super::arp::is_host;
 use super::super::frame::PortId;
 use super::super::neighbour::{Key, Place};
 use super::super::port::Port;
 use super::LinkLayer;
 use super::next_hop::Choice;
-use crate::packet::Addr;
-use crate::packet::Prefix;
+use crate::packet::{Addr, Family, Prefix};
 
 impl LinkLayer {
     /// The port by which packets to an address leave, as far as that is known before asking.
@@ -24,6 +24,11 @@ impl LinkLayer {
         !matches!(self.choose(to, None), Choice::Nowhere)
     }
 
+    /// Whether packets come and go without link headers, by one device, and the kernel routes them.
+    pub fn is_routed(&self) -> bool {
+        self.settings.routed
+    }
+
     /// The largest packet that every port takes.
     pub fn smallest_mtu_bytes(&self) -> u32 {
         self.port_ids().map(|(_, port)| port.mtu_bytes).min().unwrap_or(0)
@@ -34,7 +39,18 @@ impl LinkLayer {
     pub fn address_towards(&self, to: Addr, learned: Option<Place>) -> Option<Addr> {
         let port = self.port_towards(to, learned)?;
         let state = self.ports.get(usize::from(port.0))?;
-        self.kernel_address_on(state, to).or_else(|| self.own_address_on(port, to))
+        let known = self.kernel_address_on(state, to).or_else(|| self.own_address_on(port, to));
+        known.or_else(|| self.any_kernel_address(to).filter(|_| self.settings.routed))
+    }
+
+    /// An address of the kernel, for a link that it has none on.
+    fn any_kernel_address(&self, to: Addr) -> Option<Addr> {
+        let own = self.host.addresses.iter().map(|own| own.addr);
+        let is_usable = |own: &Addr| match own.family() {
+            Family::V4 => is_host(*own),
+            Family::V6 => *own != LOOPBACK_V6 && own.bits() >> 118 != LINK_LOCAL_V6,
+        };
+        own.into_iter().find(|own| own.family() == to.family() && is_usable(own))
     }
 
     fn kernel_address_on(&self, port: &Port, to: Addr) -> Option<Addr> {
@@ -66,3 +82,7 @@ impl LinkLayer {
         self.host.addresses.iter().map(|own| own.addr)
     }
 }
+
+const LOOPBACK_V6: Addr = Addr::v6(1);
+/// The first ten bits of fe80::/10.
+const LINK_LOCAL_V6: u128 = 0xfe80 >> 6;

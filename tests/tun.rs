@@ -1,0 +1,411 @@
+//! End to end over a TUN device: a real director process to which the kernel routes, between the
+//! kernel's own clients and servers.
+
+mod bed;
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use bed::{Bed, Director, PATIENCE, ROUND_ROBIN, service};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
+use ulvs::driver::{Receiver, wait};
+use ulvs::lab::net::{Route, sandbox};
+use ulvs::lab::services::ping::{self, EchoWatch};
+use ulvs::lab::topology::nat;
+use ulvs::lab::web;
+
+/// Runs a test that needs a TUN device.
+fn run(name: &str, body: impl FnOnce()) {
+    sandbox::run(name, || match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => body(),
+        Err(error) => println!("skipped: {name}: /dev/net/tun cannot be opened ({error})"),
+    });
+}
+
+fn over_tun(options: &[&str]) -> Bed {
+    Bed::with_director_options(&[&["--tun"], options].concat())
+}
+
+#[test]
+fn pages_come_from_both_servers_though_the_host_does_not_forward() {
+    run("pages_come_from_both_servers_though_the_host_does_not_forward", || {
+        let bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        assert_eq!(bed.servers(6), ["real2", "real1", "real2", "real1", "real2", "real1"]);
+        assert_eq!(bed.host("director").sysctl("net.ipv4.ip_forward").unwrap(), "0");
+        let listing = bed.ipvsadm("-Lnc");
+        assert!(listing.contains("12.0.0.1:80        192.168.200.110:80"), "{listing}");
+    });
+}
+
+#[test]
+fn strict_source_filters_of_the_host_do_not_matter() {
+    run("strict_source_filters_of_the_host_do_not_matter", || {
+        let bed = over_tun(&[]);
+        for interface in ["all", "in", "out"] {
+            let key = format!("net.ipv4.conf.{interface}.rp_filter");
+            bed.host("director").set_sysctl(&key, "1").unwrap();
+        }
+        bed.configure(&ROUND_ROBIN);
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+#[test]
+fn a_hundred_mebibytes_arrive_unharmed_both_ways() {
+    run("a_hundred_mebibytes_arrive_unharmed_both_ways", || {
+        let bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        bed.transfer_both_ways();
+    });
+}
+
+#[test]
+fn a_hundred_mebibytes_arrive_unharmed_by_two_queues_without_offloads() {
+    run("a_hundred_mebibytes_arrive_unharmed_by_two_queues_without_offloads", || {
+        let bed = over_tun(&["--workers", "2"]);
+        for (host, interface) in
+            [("client", "eth0"), ("director", "out"), ("director", "in"), ("real1", "eth0")]
+        {
+            bed.host(host).disable_offloads(interface).unwrap();
+        }
+        bed.configure(&ROUND_ROBIN);
+        bed.transfer_both_ways();
+    });
+}
+
+#[test]
+fn super_frames_cross_the_device_whole() {
+    run("super_frames_cross_the_device_whole", || {
+        let bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        const LENGTH: u64 = 20 << 20;
+        let client = bed.host("client");
+        client.run(|| web::download(service(), LENGTH, PATIENCE)).unwrap().unwrap();
+        let stats = bed.ulvs("stats --json");
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        let mut counters = stats["counters"].as_array().unwrap().iter();
+        let received = counters.find(|each| each["name"] == "received").unwrap();
+        assert_eq!(received["group"], "interface ulvs0");
+        let received = received["total"].as_u64().unwrap();
+        // One by one the segments would be 14,500, without those that acknowledge them.
+        assert!(received < 8000, "{received} packets for {LENGTH} bytes");
+    });
+}
+
+#[test]
+fn two_queues_serve_many_connections_in_the_order_of_round_robin() {
+    const COUNT: usize = 300;
+    run("two_queues_serve_many_connections_in_the_order_of_round_robin", || {
+        let bed = over_tun(&["--workers", "2"]);
+        bed.configure(&ROUND_ROBIN);
+        let servers = bed.servers(20);
+        assert!(servers.windows(2).all(|pair| pair[0] != pair[1]), "{servers:?}");
+        let open = || -> Vec<TcpStream> {
+            let one = |_| TcpStream::connect_timeout(&service(), PATIENCE).unwrap();
+            (0..COUNT).map(one).collect()
+        };
+        let mut streams = bed.host("client").run(open).unwrap();
+        let mut from_accp = 0;
+        for stream in &mut streams {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        for stream in &mut streams {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            from_accp += usize::from(answer.contains("this is accp web"));
+        }
+        assert_eq!(from_accp, COUNT / 2);
+    });
+}
+
+#[test]
+fn udp_goes_to_the_server_and_back_under_the_services_address() {
+    run("udp_goes_to_the_server_and_back_under_the_services_address", || {
+        let bed = over_tun(&[]);
+        bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:5353 -m"]);
+        let bind = |host: &str, address: SocketAddr| {
+            let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let server = bind("real1", (nat::ACCP, 5353).into());
+        let client = bind("client", (nat::CLIENT, 0).into());
+        client.send_to(b"question", (nat::OUTSIDE, 53)).unwrap();
+        let mut datagram = [0; 64];
+        let (length, from) = server.recv_from(&mut datagram).unwrap();
+        assert_eq!((&datagram[..length], from.ip()), (&b"question"[..], IpAddr::V4(nat::CLIENT)));
+        server.send_to(b"answer", from).unwrap();
+        let (length, from) = client.recv_from(&mut datagram).unwrap();
+        assert_eq!((&datagram[..length], from), (&b"answer"[..], (nat::OUTSIDE, 53).into()));
+    });
+}
+
+#[test]
+fn a_killed_director_leaves_nothing_and_its_successor_serves() {
+    run("a_killed_director_leaves_nothing_and_its_successor_serves", || {
+        let mut bed = over_tun(&["--workers", "2"]);
+        bed.director.kill();
+        let before = bed.traces();
+        bed.director = Director::start(bed.host("director"), &["--tun=balance"]);
+        bed.configure(&ROUND_ROBIN);
+        bed.configure(&["-A -t 203.0.113.5:80 -s rr", "-A -t 12.0.0.5:80 -s rr"]);
+        bed.ulvs("snat -t nat -A POSTROUTING -s 192.168.200.0/24 -j SNAT --to-source 12.0.0.9");
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+        let during = bed.traces();
+        assert!(during.contains(&"balance".to_owned()), "{during:?}");
+        assert!(during.iter().any(|trace| trace.contains("203.0.113.5")), "{during:?}");
+
+        let client = bed.host("client").clone();
+        let download =
+            client.spawn(move || web::download(service(), u64::MAX >> 8, Duration::from_secs(5)));
+        let download = download.unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!download.is_finished(), "the download was to be under way");
+        bed.director.kill();
+        assert_eq!(bed.traces(), before);
+        assert!(download.join().unwrap().unwrap().is_err(), "nobody forwards any more");
+
+        bed.director = Director::start(bed.host("director"), &["--tun=balance"]);
+        bed.configure(&ROUND_ROBIN);
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+#[test]
+fn nothing_but_the_directors_packets_reach_client_and_server() {
+    run("nothing_but_the_directors_packets_reach_client_and_server", || {
+        let bed = over_tun(&[]);
+        // Such a host would forward replies as they are.
+        bed.host("director").set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        bed.configure(&ROUND_ROBIN);
+        let at_client = Capture::start(&bed, "client");
+        let at_server = Capture::start(&bed, "real1");
+        assert_eq!(bed.servers(4), ["real2", "real1", "real2", "real1"]);
+        let client = bed.host("client");
+        client.run(|| web::download(service(), 1 << 20, PATIENCE)).unwrap().unwrap();
+        client.run(|| web::upload(service(), 1 << 20, PATIENCE)).unwrap().unwrap();
+
+        let to_client = at_client.finish();
+        assert!(to_client.len() > 40, "{to_client:?}");
+        let expected = |seen: &Seen| seen.source == nat::OUTSIDE && seen.is_tcp && !seen.is_reset;
+        assert!(to_client.iter().all(expected), "{to_client:?}");
+        let to_server = at_server.finish();
+        assert!(to_server.len() > 10, "{to_server:?}");
+        let expected = |seen: &Seen| seen.source == nat::CLIENT && seen.is_tcp && !seen.is_reset;
+        assert!(to_server.iter().all(expected), "{to_server:?}");
+    });
+}
+
+/// What a host receives, frame by frame.
+struct Capture {
+    stop: crossbeam_channel::Sender<()>,
+    thread: std::thread::JoinHandle<io::Result<Vec<Seen>>>,
+}
+
+/// An IPv4 packet that a host received.
+#[derive(Debug)]
+struct Seen {
+    source: Ipv4Addr,
+    is_tcp: bool,
+    is_reset: bool,
+}
+
+impl Capture {
+    fn start(bed: &Bed, host: &str) -> Self {
+        let open = || AfPacket::open("eth0", &AfPacketConfig::default());
+        let mut receiver = bed.host(host).run(open).unwrap().unwrap().receiver;
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let thread = bed.host(host).spawn(move || {
+            let mut seen = Vec::new();
+            let mut last = false;
+            while !std::mem::replace(&mut last, stopped.try_recv().is_ok()) {
+                wait(&receiver.readiness(), Some(Duration::from_millis(50))).unwrap();
+                let look = &mut |frames: &mut [ulvs::packet::PacketBuf<'_>]| {
+                    seen.extend(frames.iter().filter_map(|frame| Seen::new(frame.bytes())));
+                };
+                while receiver.receive(look).unwrap() > 0 {}
+            }
+            seen
+        });
+        Self { stop, thread: thread.unwrap() }
+    }
+
+    fn finish(self) -> Vec<Seen> {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap().unwrap()
+    }
+}
+
+impl Seen {
+    fn new(frame: &[u8]) -> Option<Self> {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let Some(NetSlice::Ipv4(ip)) = packet.net else { return None };
+        let tcp = match packet.transport {
+            Some(TransportSlice::Tcp(tcp)) => Some(tcp.rst()),
+            _ => None,
+        };
+        let source = ip.header().source_addr();
+        Some(Self { source, is_tcp: tcp.is_some(), is_reset: tcp == Some(true) })
+    }
+}
+
+#[test]
+fn the_host_keeps_its_other_traffic_at_the_same_addresses() {
+    run("the_host_keeps_its_other_traffic_at_the_same_addresses", || {
+        let bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        let director = bed.host("director");
+        let ssh: SocketAddr = (nat::OUTSIDE, 22).into();
+        let listener = director.run(|| TcpListener::bind(ssh)).unwrap().unwrap();
+        let mut near = bed.connect("client", ssh).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        far.write_all(b"SSH-2.0-test\r\n").unwrap();
+        let mut heard = [0; 14];
+        near.read_exact(&mut heard).unwrap();
+        let refused = bed.connect("client", (nat::OUTSIDE, 81)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        bed.host("client").run(|| ping::ping(nat::OUTSIDE, 1, PATIENCE)).unwrap().unwrap();
+
+        // A health check of the director's own, and a server that talks to its gateway.
+        let check = || web::get((nat::ACCP, 80).into(), "/", PATIENCE);
+        assert_eq!(director.run(check).unwrap().unwrap().server, "real1");
+        bed.host("real1").run(|| ping::ping(nat::INSIDE, 1, PATIENCE)).unwrap().unwrap();
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+#[test]
+fn servers_stay_reachable_as_themselves_through_a_host_that_forwards() {
+    run("servers_stay_reachable_as_themselves_through_a_host_that_forwards", || {
+        let bed = over_tun(&[]);
+        bed.host("director").set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        route(&bed, "client", "192.168.200.0/24", nat::OUTSIDE);
+        bed.configure(&ROUND_ROBIN);
+        let direct = || web::get((nat::ACCP, 80).into(), "/", PATIENCE);
+        assert_eq!(bed.host("client").run(direct).unwrap().unwrap().server, "real1");
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+fn route(bed: &Bed, host: &str, to: &str, via: Ipv4Addr) {
+    let route = Route { destination: to.parse().unwrap(), via: Some(via.into()), interface: None };
+    bed.host(host).add_route(&route).unwrap();
+}
+
+#[test]
+fn addresses_that_the_host_does_not_have_are_served() {
+    run("addresses_that_the_host_does_not_have_are_served", || {
+        let bed = over_tun(&[]);
+        route(&bed, "client", "203.0.113.0/24", nat::OUTSIDE);
+        for addr in ["203.0.113.5", "12.0.0.5"] {
+            bed.configure(&[
+                &format!("-A -t {addr}:80 -s rr"),
+                &format!("-a -t {addr}:80 -r 192.168.200.110:80 -m"),
+            ]);
+            let addr: Ipv4Addr = addr.parse().unwrap();
+            let fetch = || web::get((addr, 80).into(), "/", PATIENCE);
+            assert_eq!(bed.host("client").run(fetch).unwrap().unwrap().server, "real1");
+            bed.host("client").run(|| ping::ping(addr, 1, PATIENCE)).unwrap().unwrap();
+            let refused = bed.connect("client", (addr, 81)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
+        // The host's own programs have no other way to the first one than by the device.
+        let fetch = || web::get("203.0.113.5:80".parse().unwrap(), "/", PATIENCE);
+        assert_eq!(bed.host("director").run(fetch).unwrap().unwrap().server, "real1");
+
+        let routes = || {
+            let read = || std::fs::read_to_string("/proc/thread-self/net/route").unwrap();
+            bed.host("director").run(read).unwrap()
+        };
+        // 203.0.113.5 as that file has it.
+        assert!(routes().contains("057100CB"), "{}", routes());
+        bed.ipvsadm("-D -t 203.0.113.5:80");
+        assert!(!routes().contains("057100CB"), "{}", routes());
+    });
+}
+
+#[test]
+fn real_servers_go_out_under_the_directors_address() {
+    run("real_servers_go_out_under_the_directors_address", || {
+        for out_of in [nat::OUTSIDE, Ipv4Addr::new(12, 0, 0, 9)] {
+            let bed = over_tun(&[]);
+            bed.configure(&ROUND_ROBIN);
+            bed.ulvs(&format!(
+                "snat -t nat -A POSTROUTING -o out -s 192.168.200.0/24 -j SNAT --to-source {out_of}"
+            ));
+            let mut watch = bed.host("client").run(EchoWatch::open).unwrap().unwrap();
+            // A real server, and a host that is none.
+            for host in ["real1", "storage"] {
+                let ping = || ping::ping(nat::CLIENT, 1, PATIENCE);
+                bed.host(host).run(ping).unwrap().unwrap();
+                assert_eq!(watch.sources().unwrap(), [out_of]);
+            }
+            let address: SocketAddr = (nat::CLIENT, 8080).into();
+            let listener = bed.host("client").run(|| TcpListener::bind(address)).unwrap().unwrap();
+            let _stream = bed.connect("real1", address).unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::V4(out_of));
+            assert_eq!(bed.servers(2), ["real2", "real1"]);
+        }
+    });
+}
+
+#[test]
+fn a_service_without_servers_refuses_at_once() {
+    run("a_service_without_servers_refuses_at_once", || {
+        let bed = over_tun(&[]);
+        bed.ipvsadm("-A -t 12.0.0.1:80 -s rr");
+        let start = Instant::now();
+        let error = bed.connect("client", service()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn what_a_device_without_link_headers_cannot_do_is_refused() {
+    run("what_a_device_without_link_headers_cannot_do_is_refused", || {
+        let bed = over_tun(&[]);
+        bed.ipvsadm("-A -t 12.0.0.1:80 -s rr");
+        let said = complaint(&bed, "ipvsadm -a -t 12.0.0.1:80 -r 192.168.200.110:80 -g");
+        assert!(said.contains("direct routing (-g)"), "{said}");
+        assert!(!bed.ipvsadm("-Ln").contains("192.168.200.110"));
+        // Nor does it take a device that is another's.
+        let said = complaint(&bed, "run --tun=ulvs0 --control /nonexistent/control");
+        assert!(said.contains("there is an interface of this name already"), "{said}");
+        let said = complaint(&bed, "run --tun --interface nosuch --control /nonexistent/control");
+        assert!(said.contains("there is no interface nosuch"), "{said}");
+        bed.configure(&["-a -t 12.0.0.1:80 -r 192.168.200.110:80 -m"]);
+        assert_eq!(bed.servers(1), ["real1"]);
+    });
+}
+
+/// What a command of ulvs says that must fail.
+fn complaint(bed: &Bed, line: &str) -> String {
+    let mut command = bed.host("director").command(env!("CARGO_BIN_EXE_ulvs"));
+    command.args(line.split_ascii_whitespace()).env("ULVS_CONTROL", bed.director.control());
+    let output = command.output().unwrap();
+    assert!(!output.status.success(), "ulvs {line} was to fail");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_director_ends_when_its_device_is_taken_away() {
+    run("the_director_ends_when_its_device_is_taken_away", || {
+        let mut bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        bed.host("director").remove_link("ulvs0").unwrap();
+        let start = Instant::now();
+        while bed.director.is_alive() {
+            assert!(start.elapsed() < PATIENCE, "it goes on without its device");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if let Some(rules) = bed.shown("nft", &["list", "ruleset"]) {
+            assert_eq!(rules, "");
+        }
+    });
+}
