@@ -360,11 +360,13 @@ fn the_binary_is_ipvsadm_when_it_is_called_so() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-const EVERYTHING: [&str; 12] = [
+const EVERYTHING: [&str; 14] = [
     "-A -t 12.0.0.1:80 -s wrr -p 100 -M 255.255.255.0",
     "-a -t 12.0.0.1:80 -r 192.168.200.110 -m -w 3 -x 10 -y 5",
     "-A -t 12.0.0.1:81 -s rr -M 255.255.0.0 -b flag-1,flag-3",
     "-A -t 12.0.0.1:82 -s sh -b sh-port,flag-3",
+    "-A -t 12.0.0.1:90 -s rr --local-address 192.168.200.9,192.168.200.10",
+    "-a -t 12.0.0.1:90 -r 192.168.200.110:8080 --fullnat",
     "-A -u 12.0.0.1:5060 -s rr -p 60 --pe sip -o",
     "-A -f 4294967295 -s wlc",
     "-a -f 4294967295 -r 192.168.200.130 -i --tun-type gue --tun-port 6080 --tun-remcsum -x 7",
@@ -403,7 +405,10 @@ fn listings_for_programs_are_json() {
     };
     let listed = json("-L --json");
     let services = listed["services"].as_array().unwrap();
-    assert_eq!(services.len(), 7);
+    assert_eq!(services.len(), 8);
+    let full = services.iter().find(|service| service["port"] == 90).unwrap();
+    assert_eq!(full["local_addresses"], serde_json::json!(["192.168.200.9", "192.168.200.10"]));
+    assert_eq!(full["servers"][0]["forwarding_method"], "fullnat");
     let web = services.iter().find(|service| service["port"] == 80).unwrap();
     assert_eq!(web["protocol"], "tcp");
     assert_eq!(web["netmask"], "255.255.255.0");
@@ -418,6 +423,45 @@ fn listings_for_programs_are_json() {
 }
 
 #[test]
+fn local_addresses_come_and_go_and_other_edits_leave_them() {
+    let handler = handler();
+    set_up(&handler, &["-A -t 12.0.0.1:80", "-a -t 12.0.0.1:80 -r 192.168.200.110:8080 --fullnat"]);
+    let saved = || ipvsadm(&handler, "-Sn", "", false).stdout.lines().next().unwrap().to_owned();
+    set_up(&handler, &["--add-laddr -t 12.0.0.1:80 --local-address 192.168.200.9 --ifname in"]);
+    assert_eq!(saved(), "-A -t 12.0.0.1:80 -s wlc --local-address 192.168.200.9");
+    set_up(&handler, &["-E -t 12.0.0.1:80 -s rr"]);
+    assert_eq!(saved(), "-A -t 12.0.0.1:80 -s rr --local-address 192.168.200.9");
+    set_up(&handler, &["-E -t 12.0.0.1:80 -s rr --local-address 192.168.200.7,192.168.200.8"]);
+    set_up(&handler, &["--del-laddr -t 12.0.0.1:80 --local-address 192.168.200.7"]);
+    let listed = "Prot VirtualAddress:Port        LocalAddress                    Conns\n\
+                  TCP  12.0.0.1:80                192.168.200.8                   0\n";
+    assert_eq!(ipvsadm(&handler, "--get-laddr", "", false).stdout, listed);
+    for (line, complaint) in [
+        ("--del-laddr -t 12.0.0.1:80 --local-address 192.168.200.7", "No such local address\n"),
+        (
+            "--add-laddr -t 12.0.0.1:80 --local-address 192.168.200.8",
+            "Local address already exists\n",
+        ),
+        ("--add-laddr -t 12.0.0.1:81 --local-address 192.168.200.8", "No such service\n"),
+        ("--add-laddr -t 12.0.0.1:80 --local-address x", "illegal local address specified\n"),
+        (
+            "--add-laddr -t 12.0.0.1:80",
+            "You need to supply the 'local-address' option for the 'add-laddr' command\n",
+        ),
+        (
+            "-a -t 12.0.0.1:80 -r 192.168.200.9 --fullnat --local-address 192.168.200.8",
+            "Illegal 'local-address' option with the 'add-server' command\n",
+        ),
+    ] {
+        assert_eq!(ipvsadm(&handler, line, "", false).stderr, complaint, "{line}");
+    }
+    let invalid = ipvsadm(&handler, "-A -t 12.0.0.1:82 --local-address 2001:db8::1", "", false);
+    assert!(invalid.stderr.starts_with("Invalid operation."), "{invalid:?}");
+    set_up(&handler, &["--del-laddr -t 12.0.0.1:80 --local-address 192.168.200.8"]);
+    assert_eq!(saved(), "-A -t 12.0.0.1:80 -s rr");
+}
+
+#[test]
 fn a_persistence_engines_data_cannot_control_a_terminal() {
     let connection = ConnectionView {
         protocol: 17,
@@ -428,6 +472,7 @@ fn a_persistence_engines_data_cannot_control_a_terminal() {
         expires_s: 3661,
         is_template: true,
         persistence_engine: Some(("sip".into(), b"\x1b[2Jcall\xff".to_vec())),
+        local: None,
     };
     let host = TestHost { connections: vec![connection], ..TestHost::default() };
     let handler = Handler::new(Arc::new(ServiceTable::new(1)), host);

@@ -236,6 +236,7 @@ fn connections_come_through_as_they_are() {
             expires_s: 900,
             is_template: false,
             persistence_engine: None,
+            local: Some(Endpoint::new(addr("192.168.200.1"), 61_512)),
         },
         ConnectionView {
             protocol: 17,
@@ -246,6 +247,7 @@ fn connections_come_through_as_they_are() {
             expires_s: 60,
             is_template: true,
             persistence_engine: Some(("sip".into(), b"call1@c".to_vec())),
+            local: None,
         },
     ];
     let many: Vec<_> = connections.into_iter().cycle().take(5000).collect();

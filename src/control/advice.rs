@@ -41,8 +41,9 @@ pub fn about_real(real: &RealSpec, route: &Route) -> Option<String> {
 
 fn about_route(real: &RealSpec, route: &Route) -> Option<String> {
     let Route::Unlikely { default_via, meant } = route else { return None };
-    // Servers of a tunnel are far away by design.
-    let is_usual = real.method == ForwardingMethod::Tunnel && default_via.is_some();
+    // Servers of a tunnel or of full NAT are far away by design.
+    let is_far = matches!(real.method, ForwardingMethod::Tunnel | ForwardingMethod::FullNat);
+    let is_usual = is_far && default_via.is_some();
     if is_usual && meant.is_none() {
         return None;
     }

@@ -17,6 +17,7 @@ use super::netlink::{
 use super::sync::{self, SyncDaemon, SyncRequest, SyncRole};
 use crate::engine::Moment;
 use crate::engine::service::{RealSpec, RealView, ServiceKey, ServiceSpec, ServiceView, Timeouts};
+use crate::packet::Addr;
 
 /// Carries a request to a director and its replies back.
 pub trait Transport {
@@ -99,6 +100,23 @@ impl<'a> Director<'a> {
         self.tell(command::SET_SERVICE, |to| {
             convert::describe_service(spec).emit(to, Side::Client);
         })
+    }
+
+    /// Changes the local addresses of a service by `edit`, and nothing else of it.
+    pub fn edit_local_addresses(
+        &mut self,
+        key: &ServiceKey,
+        edit: impl FnOnce(&mut Vec<Addr>) -> Result<(), Errno>,
+    ) -> Result<Remark, Failure> {
+        let spec = self.service(key)?.spec;
+        let mut addrs = spec.local_addresses.to_vec();
+        edit(&mut addrs).map_err(|errno| Failure::Refused { errno, hint: None })?;
+        let message =
+            convert::describe_service(&ServiceSpec { local_addresses: addrs.into(), ..spec });
+        // Said also if there are none, for what is not spoken of stays.
+        let local_addresses = message.local_addresses.or(Some(Vec::new()));
+        let message = Service { local_addresses, ..message };
+        self.tell(command::SET_SERVICE, |to| message.emit(to, Side::Client))
     }
 
     /// Removes a service.

@@ -174,5 +174,6 @@ fn view(conn: &ListedConnection) -> ConnectionView {
         expires_s: conn.remaining_ms.div_ceil(1000),
         is_template: false,
         persistence_engine: None,
+        local: conn.local,
     }
 }

@@ -8,8 +8,9 @@ use hashbrown::HashSet;
 
 use super::control::Chore;
 use super::device::Outlet;
+use super::locals::{self, LocalEnds};
 use super::ports::Ports;
-use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable};
+use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable, Snapshot};
 use crate::engine::{Moment, SnatRule};
 use crate::guard::Guard;
 use crate::host::HostWatch;
@@ -29,6 +30,7 @@ pub(super) struct House {
     host_epoch: u64,
     known: Services,
     guard: Guard,
+    locals: LocalEnds,
     next_tick: Moment,
     /// What the guard found wrong with the services when they last changed.
     problems: Vec<String>,
@@ -54,7 +56,7 @@ impl House {
         let host_epoch = watch.epoch();
         let known = Services::default();
         let next_tick = clock.now();
-        let guard = Guard::new();
+        let (guard, locals) = (Guard::new(), LocalEnds::default());
         let (seen, next_look, has_begun) = (None, next_tick, false);
         Self {
             watch,
@@ -66,6 +68,7 @@ impl House {
             host_epoch,
             known,
             guard,
+            locals,
             next_tick,
             seen,
             next_look,
@@ -150,7 +153,25 @@ impl House {
             tracing::info!("guard sockets hold the ports of {held} {word}");
         }
         self.hold_pools(&snapshot.snat, &host);
+        self.follow_locals(&snapshot, &host);
         Ok(())
+    }
+
+    /// Holds the local ports that full NAT needs, and tells the workers which they are.
+    fn follow_locals(&mut self, snapshot: &Snapshot, host: &HostView) {
+        let held = self.guard.held_local_ports();
+        let (locals, problems) = self.locals.follow(snapshot, host, &self.link, &mut self.guard);
+        for problem in problems {
+            tracing::error!("{problem}");
+            self.problems.push(problem);
+        }
+        if self.guard.held_local_ports() != held {
+            let held = self.guard.held_local_ports();
+            tracing::info!("guard sockets hold {held} local ports for full NAT");
+        }
+        if locals != *snapshot.locals {
+            self.services.set_locals(locals);
+        }
     }
 
     /// Holds the ports that connections of real servers to the outside come from, where they are
@@ -278,10 +299,12 @@ impl House {
 
     fn follow_services(&mut self, now: Moment) -> bool {
         let services = self.summarise();
+        let locals = &self.services.snapshot().locals;
+        let shared = locals.ports.keys().any(|(addr, _)| services.virtuals.contains(addr));
+        self.ports.steer(services.virtuals.iter().copied().collect(), shared);
         if services == self.known {
             return false;
         }
-        self.ports.steer(services.virtuals.iter().copied().collect());
         self.known = services.clone();
         self.link.with(|layer| layer.set_services(services, now));
         true
@@ -292,7 +315,8 @@ impl House {
         let snapshot = self.services.snapshot();
         let translated = snapshot.snat.iter().map(|rule| rule.to);
         let virtuals = translated.chain(snapshot.marked_addresses()).collect();
-        let mut summary = Services { virtuals, ..Services::default() };
+        let locals = locals::configured(&snapshot);
+        let mut summary = Services { virtuals, locals, ..Services::default() };
         for service in snapshot.services() {
             if let ServiceKey::Address { addr, .. } = service.key() {
                 summary.virtuals.insert(addr);

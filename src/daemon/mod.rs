@@ -8,6 +8,7 @@ mod counters;
 mod device;
 mod house;
 mod interfaces;
+mod locals;
 mod ports;
 #[cfg(test)]
 mod tests;

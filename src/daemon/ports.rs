@@ -15,6 +15,8 @@ pub(super) struct Ports {
     ring: RingConfig,
     peers: Peers,
     virtuals: Vec<Addr>,
+    /// Whether one of them is a local address as well.
+    shared: bool,
 }
 
 struct Port {
@@ -46,7 +48,13 @@ impl Addressed {
 impl Ports {
     pub fn new(names: Vec<String>, ring: RingConfig, peers: Peers) -> Self {
         let port = |name| Port { name, open: None, steering: None };
-        Self { ports: names.into_iter().map(port).collect(), ring, peers, virtuals: Vec::new() }
+        Self {
+            ports: names.into_iter().map(port).collect(),
+            ring,
+            peers,
+            virtuals: Vec::new(),
+            shared: false,
+        }
     }
 
     /// Opens all interfaces.
@@ -89,14 +97,16 @@ impl Ports {
         }
     }
 
-    /// Steers by these virtual addresses from now on.
-    pub fn steer(&mut self, mut virtuals: Vec<Addr>) {
+    /// Steers by these virtual addresses from now on; `shared` says whether one of them is a local
+    /// address as well.
+    pub fn steer(&mut self, mut virtuals: Vec<Addr>, shared: bool) {
         virtuals.sort_unstable();
-        if virtuals == self.virtuals {
+        if virtuals == self.virtuals && shared == self.shared {
             return;
         }
         self.virtuals = virtuals;
-        let program = steer::program(self.virtuals.iter().copied());
+        self.shared = shared;
+        let program = self.steering();
         for steering in self.ports.iter().filter_map(|port| port.steering.as_ref()) {
             if let Err(error) = steering.set(&program) {
                 // Packets still reach their workers, by hand-over.
@@ -115,16 +125,20 @@ impl Ports {
         self.ring.bytes >> 20
     }
 
+    fn steering(&self) -> Vec<libc::sock_filter> {
+        steer::program(self.virtuals.iter().copied(), self.shared)
+    }
+
     fn open(&mut self, at: usize, link: &SharedLink) -> io::Result<Vec<Addressed>> {
         let id = PortId(at as u16);
         let state = link.with(|layer| layer.ports().get(at).cloned());
         let virtual_mac = state.as_ref().map(|port| port.own_mac.octets());
         let config = AfPacketConfig { ring: self.ring, virtual_mac };
+        let program = self.steering();
         let port = &mut self.ports[at];
         let halves = if self.peers.len() == 1 {
             vec![AfPacket::open(&port.name, &config)?]
         } else {
-            let program = steer::program(self.virtuals.iter().copied());
             let group = AfPacket::open_group(&port.name, &config, self.peers.len(), &program)?;
             port.steering = Some(group.steering);
             group.workers

@@ -5,12 +5,14 @@
 
 pub mod conn;
 mod director;
+pub mod local;
 mod mark;
 mod network;
 pub mod rewrite;
 pub mod scheduler;
 pub mod service;
 mod settings;
+pub mod shard;
 mod sip;
 mod snat;
 pub mod stats;

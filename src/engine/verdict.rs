@@ -65,6 +65,10 @@ drop_reasons! {
     TableFull = "table-full",
     /// No free port for a connection that a server begins.
     PortsExhausted = "ports-exhausted",
+    /// No free port for a connection by full NAT at any local address of its service.
+    LocalPortsExhausted = "local-ports-exhausted",
+    /// The director has no address of its own towards a server reached by full NAT.
+    NoLocalAddress = "no-local-address",
     /// The director is the addressee's router but has no rule to forward it by.
     NotForwarded = "not-forwarded",
     /// Addressed to the director itself, which has no use for it.

@@ -12,6 +12,7 @@
 
 mod divert;
 mod holder;
+mod locals;
 mod nftables;
 mod rules;
 mod socket;
@@ -28,9 +29,11 @@ use hashbrown::{HashMap, HashSet};
 
 pub use divert::{Diversions, Diverted};
 
+use crate::engine::local::PortSet;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
 use crate::packet::{Addr, Endpoint};
+use locals::LocalPorts;
 use rules::{Rules, Wanted};
 use socket::GuardSocket;
 
@@ -102,6 +105,7 @@ pub struct Guard {
     told: HashSet<ServiceKey>,
     pools: BTreeMap<Addr, Pool>,
     refused_pools: HashSet<Addr>,
+    locals: LocalPorts,
     rules: Rules,
     told_forwarding: bool,
 }
@@ -190,6 +194,28 @@ impl Guard {
         let ports = *range.start()..=last;
         self.pools.insert(addr, Pool { ports: ports.clone(), _sockets: sockets });
         Ok(ports)
+    }
+
+    /// Holds ports of one of the kernel's addresses for connections by full NAT that begin there.
+    ///
+    /// **Errors** — if not one could be held; without a reason if that was said before.
+    pub fn hold_local_ports(
+        &mut self,
+        addr: Addr,
+        protocol: Protocol,
+    ) -> Result<&PortSet, Option<io::Error>> {
+        self.locals.hold(addr, protocol)
+    }
+
+    /// Lets go of the ports for full NAT at all addresses but those to keep, and tries again at
+    /// those that are no longer wanted, should they be.
+    pub fn keep_local_ports(&mut self, keeps: impl Fn(Addr) -> bool, wants: impl Fn(Addr) -> bool) {
+        self.locals.keep(keeps, wants);
+    }
+
+    /// How many ports are held for full NAT.
+    pub fn held_local_ports(&self) -> usize {
+        self.locals.len()
     }
 
     /// Lets go of the ports of all addresses but these.
@@ -289,14 +315,18 @@ fn plan(key: ServiceKey, host: &HostView) -> Plan {
 }
 
 /// Allows as many open files as an ordinary process may have: a range of ports takes thousands.
-fn raise_descriptor_limit() {
+/// Returns how many those are.
+fn raise_descriptor_limit() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let mut limit = hard;
     if soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         tracing::debug!("the limit on open files stays at {soft}: {error}");
+        limit = soft;
     }
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {

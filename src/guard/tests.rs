@@ -263,3 +263,41 @@ fn rules_for_many_services_are_replaced_as_one() {
         assert_eq!(ask(&client, "192.168.200.110:4500", ANSWER), ErrorKind::ConnectionRefused);
     });
 }
+
+#[test]
+fn local_ports_are_silent_and_nobody_elses() {
+    sandbox::run("guard::tests::local_ports_are_silent_and_nobody_elses", || {
+        let (director, client) = pair();
+        let taken = director.run(|| TcpListener::bind("12.0.0.1:61520")).unwrap().unwrap();
+        let mut guard = Guard::new();
+        let hold = |guard: &mut Guard, protocol| {
+            director.run(|| guard.hold_local_ports(addr("12.0.0.1"), protocol).cloned()).unwrap()
+        };
+        let ports = hold(&mut guard, Protocol::Tcp).unwrap();
+        assert!(ports.contains(61_512) && ports.contains(65_535) && !ports.contains(61_520));
+        assert_eq!(guard.held_local_ports(), 4023);
+        assert!(is_silent(&client, "12.0.0.1:61600"));
+        assert_eq!(attempt(&client, "12.0.0.1:61511"), Err(ErrorKind::ConnectionRefused));
+        let udp = hold(&mut guard, Protocol::Udp).unwrap();
+        assert!(udp.contains(61_520));
+        assert_eq!(ask(&client, "12.0.0.1:61600", SILENCE), ErrorKind::WouldBlock);
+        guard.keep_local_ports(|_| false, |_| false);
+        assert_eq!(attempt(&client, "12.0.0.1:61600"), Err(ErrorKind::ConnectionRefused));
+        drop(taken);
+    });
+}
+
+#[test]
+fn local_ports_that_cannot_be_had_are_told_once() {
+    sandbox::run("guard::tests::local_ports_that_cannot_be_had_are_told_once", || {
+        let (director, _client) = pair();
+        let mut guard = Guard::new();
+        let strange = addr("192.0.2.77");
+        let mut hold = || {
+            let held = director.run(|| guard.hold_local_ports(strange, Protocol::Tcp).err());
+            held.unwrap().expect("the address is nobody's")
+        };
+        assert!(hold().is_some());
+        assert!(hold().is_none());
+    });
+}

@@ -16,6 +16,8 @@ use crate::packet::Addr;
 pub enum Why {
     /// It is the address of a virtual service.
     VirtualAddress,
+    /// Servers reached by full NAT answer to it.
+    LocalAddress,
     /// It was told to (`--address`).
     Configured,
     /// A real server uses it as its gateway and nobody else answers.
@@ -29,6 +31,7 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::VirtualAddress => f.write_str("the virtual address of a service"),
+            Self::LocalAddress => f.write_str("a local address for full NAT"),
             Self::Configured => f.write_str("an address of the director's own"),
             Self::Adopted { server } => write!(
                 f,
@@ -325,7 +328,9 @@ impl Claim {
         let lately = self.defended.is_some_and(|last| now.ms_since(last) < DEFEND_MS);
         match self.why {
             Why::Adopted { .. } => false,
-            Why::VirtualAddress | Why::Configured => rival.server.is_some() || !lately,
+            Why::VirtualAddress | Why::LocalAddress | Why::Configured => {
+                rival.server.is_some() || !lately
+            }
         }
     }
 }

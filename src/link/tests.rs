@@ -68,7 +68,7 @@ fn services() -> Services {
     let servers: HashSet<Addr> =
         ["192.168.200.110", "192.168.200.120"].into_iter().map(addr).collect();
     let virtuals = HashSet::from_iter([addr("12.0.0.1")]);
-    Services { virtuals, servers: servers.clone(), masqueraded: servers }
+    Services { virtuals, servers: servers.clone(), masqueraded: servers, ..Services::default() }
 }
 
 fn layer(host: HostView, change: impl FnOnce(&mut Settings)) -> LinkLayer {

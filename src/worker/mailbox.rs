@@ -8,6 +8,7 @@ use crate::driver::{ReceiverCounters, SenderCounters, Waker};
 use crate::engine::conn::{ConnKey, Connection};
 use crate::engine::{Moment, VerdictCounters};
 use crate::link::{IgnoredCounters, OwnedPacket, PortId};
+use crate::packet::Endpoint;
 
 /// A request to a worker.
 pub enum Request {
@@ -55,6 +56,8 @@ pub struct Page {
 pub struct ListedConnection {
     /// Its identity.
     pub key: ConnKey,
+    /// By full NAT, from where its server sees the client come.
+    pub local: Option<Endpoint>,
     /// Its state's name.
     pub state: &'static str,
     /// Milliseconds until it expires.
@@ -63,7 +66,12 @@ pub struct ListedConnection {
 
 impl ListedConnection {
     pub(super) fn new(conn: &Connection, now: Moment) -> Self {
-        Self { key: conn.key(), state: conn.state().name(), remaining_ms: conn.remaining_ms(now) }
+        Self {
+            key: conn.key(),
+            local: conn.local(),
+            state: conn.state().name(),
+            remaining_ms: conn.remaining_ms(now),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::network::{View, WorkerNetwork, source_of};
 use super::shared::{Clock, SharedLink};
 use super::steer;
 use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
-use crate::engine::{Director, MAX_BATCH, Moment, Verdict};
+use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
 use crate::packet::fragment::Cutter;
 use crate::packet::{Headers, PacketBuf};
@@ -253,11 +253,12 @@ impl Worker {
         let is_virtual = |addr| {
             snapshot.is_virtual(addr) || snapshot.marks_own_addresses() && self.view.is_own(addr)
         };
+        let locals = &snapshot.locals;
         let (client, protocol) = match headers.quoted(bytes) {
-            Some(quoted) => (steer::client_of_error(&quoted, is_virtual), quoted.protocol),
-            None => (steer::client(&headers, is_virtual), headers.protocol),
+            Some(quoted) => (steer::client_of_error(&quoted, locals, is_virtual), quoted.protocol),
+            None => (steer::client(&headers, locals, is_virtual), headers.protocol),
         };
-        steer::owner(client, protocol, self.peers.len())
+        shard::owner(client, protocol, self.peers.len())
     }
 
     fn fulfil(&mut self, request: Request, now: Moment) {

@@ -1,51 +1,33 @@
 //! Which worker owns a packet: both directions of a connection have to meet in one.
 //!
 //! A connection is known by its client. A packet to a virtual address comes from the client, any
-//! other goes to it. The kernel steers frames by a classic BPF program made here; what it cannot
-//! see (fragments, ICMP errors, IPv6) goes to any worker, which computes the owner itself and hands
-//! the packet over.
+//! other goes to it. By full NAT a server takes a local endpoint of the director for the client; the
+//! worker that owns the client chooses one that belongs to it as well. The kernel steers frames by a
+//! classic BPF program made here; what it cannot see (fragments, ICMP errors, IPv6) goes to any
+//! worker, which computes the owner itself and hands the packet over.
 
-use crate::packet::headers::{ISAKMP, carries_ports, protocol};
+use crate::engine::local::{FIRST_LOCAL_PORT, Locals};
+use crate::engine::shard::{FACTOR, PORT_FACTOR};
+use crate::packet::headers::{ISAKMP, protocol};
 use crate::packet::{Addr, Endpoint, Family, Headers};
 
-/// The worker that owns the connections of a client, `0..workers`.
-pub fn owner(client: Endpoint, number: u8, workers: usize) -> usize {
-    if workers <= 1 {
-        return 0;
-    }
-    let port = match number {
-        // They follow the ISAKMP exchange between the same hosts.
-        protocol::ESP | protocol::AH => ISAKMP.into(),
-        _ if carries_ports(number) => client.port.into(),
-        _ => 0,
-    };
-    let addr = client.addr.bits();
-    let folded = match client.addr.family() {
-        Family::V4 => client.addr.v4_bits(),
-        Family::V6 => (0..4).fold(0, |all, word| all ^ (addr >> (32 * word)) as u32),
-    };
-    mix(folded, port) as usize % workers
-}
-
-/// The client of a packet: its source if it goes to a virtual address, else its destination.
-pub fn client(headers: &Headers, is_virtual: impl Fn(Addr) -> bool) -> Endpoint {
-    if is_virtual(headers.destination.addr) { headers.source } else { headers.destination }
+/// The client of a packet: its source if it goes to a virtual address, else its destination, which
+/// for answers to full NAT is the local endpoint.
+pub fn client(headers: &Headers, locals: &Locals, is_virtual: impl Fn(Addr) -> bool) -> Endpoint {
+    let is_request = is_virtual(headers.destination.addr) && !locals.is_answer(headers);
+    if is_request { headers.source } else { headers.destination }
 }
 
 /// The client of an ICMP error that quotes this packet: a packet from a virtual address went to the
 /// client, any other came from it.
-pub fn client_of_error(quoted: &Headers, is_virtual: impl Fn(Addr) -> bool) -> Endpoint {
-    if is_virtual(quoted.source.addr) { quoted.destination } else { quoted.source }
+pub fn client_of_error(
+    quoted: &Headers,
+    locals: &Locals,
+    is_virtual: impl Fn(Addr) -> bool,
+) -> Endpoint {
+    let is_answer = is_virtual(quoted.source.addr) && !locals.is_request(quoted);
+    if is_answer { quoted.destination } else { quoted.source }
 }
-
-/// The hash that the BPF program computes as well: one multiplication, the upper half.
-fn mix(addr: u32, port: u32) -> u32 {
-    (addr ^ port.wrapping_mul(PORT_FACTOR)).wrapping_mul(FACTOR) >> 16
-}
-
-/// **Source** — 2^32 divided by the golden ratio (Knuth, TAOCP 6.4), and a prime.
-const FACTOR: u32 = 0x9e37_79b1;
-const PORT_FACTOR: u32 = 0x85eb_ca77;
 
 /// Virtual addresses that the program compares with; packets to others reach their owner by
 /// hand-over.
@@ -53,7 +35,10 @@ const MAX_VIRTUALS: usize = 100;
 
 /// The program that steers IPv4 frames, for `PACKET_FANOUT_CBPF`. The kernel takes what it returns
 /// modulo the number of workers.
-pub fn program(virtuals: impl IntoIterator<Item = Addr>) -> Vec<libc::sock_filter> {
+///
+/// `shared` says that a virtual address is a local one as well: what goes to local ports there is
+/// taken for answers.
+pub fn program(virtuals: impl IntoIterator<Item = Addr>, shared: bool) -> Vec<libc::sock_filter> {
     let virtuals: Vec<u32> = virtuals
         .into_iter()
         .filter(|addr| addr.family() == Family::V4)
@@ -71,6 +56,10 @@ pub fn program(virtuals: impl IntoIterator<Item = Addr>) -> Vec<libc::sock_filte
         program.push(JUMP_EQUAL, *addr, count - index - 1 + REPLY_LEN, 0);
     }
     program.client_at(IP_AT + 16, 2);
+    if shared {
+        program.unless_local();
+        program.client_at(IP_AT + 16, 2);
+    }
     program.client_at(IP_AT + 12, 0);
     program.0
 }
@@ -90,6 +79,7 @@ const LOAD_MEMORY_X: u32 = libc::BPF_LDX | libc::BPF_MEM;
 const STORE: u32 = libc::BPF_ST;
 const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const JUMP_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const JUMP_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 const JUMP_ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
 const MULTIPLY: u32 = libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K;
 const XOR_X: u32 = libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X;
@@ -106,6 +96,20 @@ struct Assembler(Vec<libc::sock_filter>);
 impl Assembler {
     fn push(&mut self, code: u32, k: u32, jt: u8, jf: u8) {
         self.0.push(libc::sock_filter { code: code as u16, jt, jf, k });
+    }
+
+    /// Skips the [`client_at`](Self::client_at) that follows unless the packet goes to a port that
+    /// may be a local one.
+    fn unless_local(&mut self) {
+        self.push(LOAD_HALF, IP_AT + 6, 0, 0);
+        self.push(JUMP_BITS, 0x3fff, 7 + REPLY_LEN, 0);
+        self.push(LOAD_BYTE, IP_AT + 9, 0, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::TCP), 2, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::UDP), 1, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 0, 3 + REPLY_LEN);
+        self.push(LOAD_HEADER_LEN, IP_AT, 0, 0);
+        self.push(LOAD_HALF_INDEXED, IP_AT + 2, 0, 0);
+        self.push(JUMP_AT_LEAST, u32::from(FIRST_LOCAL_PORT), 0, REPLY_LEN);
     }
 
     /// Returns the hash of the client whose address is at `addr_at` and whose port is `port_at`
@@ -142,6 +146,7 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::shard::owner;
     use crate::packet::checksum::Sum;
     use crate::packet::headers::{set_word, word};
     use etherparse::PacketBuilder;
@@ -169,6 +174,7 @@ mod tests {
                 LOAD_MEMORY_X => x = memory[k as usize],
                 STORE => memory[k as usize] = a,
                 JUMP_EQUAL => at += jump(a == k),
+                JUMP_AT_LEAST => at += jump(a >= k),
                 JUMP_BITS => at += jump(a & k != 0),
                 JUMP_ALWAYS => at += k as usize,
                 MULTIPLY => a = a.wrapping_mul(k),
@@ -189,7 +195,7 @@ mod tests {
             (sport, dport) in (any::<u16>(), any::<u16>()),
             kind in 0u8..6,
             others in proptest::collection::vec(any::<u32>(), 0..5),
-            is_request in any::<bool>(),
+            (is_virtual, is_server) in (any::<bool>(), any::<bool>()),
             workers in 1usize..9,
         ) {
             let mut frame = Vec::new();
@@ -206,12 +212,19 @@ mod tests {
                 set_word(&mut frame, 24, checksum);
             }
             let mut virtuals: Vec<_> = others.into_iter().map(Addr::v4).collect();
-            if is_request {
+            if is_virtual {
                 virtuals.insert(virtuals.len() / 2, Addr::v4(u32::from_be_bytes(to)));
             }
             let headers = Headers::parse(&frame[14..]).unwrap();
-            let client = client(&headers, |addr| virtuals.contains(&addr));
-            let program = program(virtuals);
+            let mut locals = Locals::default();
+            if is_server {
+                locals.servers.insert(headers.source.addr);
+                let key = (headers.destination.addr, headers.protocol);
+                let ports = (FIRST_LOCAL_PORT..=u16::MAX).filter(|_| matches!(kind, 0 | 1 | 3));
+                locals.ports.insert(key, ports.collect());
+            }
+            let client = client(&headers, &locals, |addr| virtuals.contains(&addr));
+            let program = program(virtuals, is_server);
             let steered = run(&program, &frame).unwrap() as usize % workers;
             prop_assert_eq!(steered, owner(client, headers.protocol, workers));
         }
@@ -219,19 +232,9 @@ mod tests {
 
     #[test]
     fn what_is_not_ipv4_goes_to_the_first_worker() {
-        let program = program([Addr::v4(1)]);
+        let program = program([Addr::v4(1)], true);
         let mut arp = [0; 60];
         arp[12..14].copy_from_slice(&[8, 6]);
         assert_eq!(run(&program, &arp), Some(0));
-    }
-
-    #[test]
-    fn clients_spread_over_the_workers() {
-        let mut counts = [0; 4];
-        for port in 1024..5120 {
-            let client = Endpoint::new(Addr::v4(0x0c00_000c), port);
-            counts[owner(client, protocol::TCP, 4)] += 1;
-        }
-        assert!(counts.iter().all(|count| (900..1150).contains(count)), "{counts:?}");
     }
 }

@@ -1,17 +1,17 @@
 //! The NAT topology with a real director process in it, for end-to-end tests.
 
-use std::fs::{self, File};
+mod director;
+
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ulvs::lab::Network;
 use ulvs::lab::net::Namespace;
 use ulvs::lab::topology::nat;
 use ulvs::lab::web::{self, Answer, Site, WebServer};
+
+pub use director::Director;
 
 /// How long anything may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,12 +75,7 @@ impl Bed {
 
     /// Runs a command of ulvs as the administrator of the director's host.
     pub fn ulvs(&self, line: &str) -> String {
-        let mut command = self.host("director").command(env!("CARGO_BIN_EXE_ulvs"));
-        command.args(line.split_ascii_whitespace()).env("ULVS_CONTROL", self.director.control());
-        let output = command.output().unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ulvs {line}: {}: {complaint}", output.status);
-        String::from_utf8(output.stdout).unwrap()
+        self.director.ulvs(self.host("director"), line)
     }
 
     /// Fetches the page of the virtual service as the client.
@@ -147,101 +142,4 @@ impl Bed {
 /// The kernel takes its time over link-local addresses.
 fn without_link_local(text: &str) -> String {
     text.lines().filter(|line| !line.contains("fe80")).collect::<Vec<_>>().join("\n")
-}
-
-/// A director process; it dies with the test.
-pub struct Director {
-    process: Child,
-    directory: Directory,
-}
-
-impl Director {
-    /// Starts `ulvs run` and waits until it announces that it is ready.
-    pub fn start(host: &Namespace, options: &[&str]) -> Self {
-        let directory = Directory::new();
-        let notify = directory.path().join("notify");
-        let readiness = UnixDatagram::bind(&notify).unwrap();
-        readiness.set_read_timeout(Some(PATIENCE)).unwrap();
-        let log = File::create(directory.path().join("log")).unwrap();
-        let mut command = host.command(env!("CARGO_BIN_EXE_ulvs"));
-        command.args(["run", "--control"]).arg(directory.path().join("control")).args(options);
-        if !options.iter().any(|option| option.starts_with("--tun")) {
-            command.args(["--interface", "out", "--interface", "in"]);
-        }
-        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null());
-        let process = command.stderr(log).spawn().unwrap();
-        let director = Director { process, directory };
-        let mut message = [0; 256];
-        let length = readiness.recv(&mut message).expect("the director announces that it is ready");
-        let message = String::from_utf8_lossy(&message[..length]).into_owned();
-        assert!(message.contains("READY=1"), "{message}");
-        director
-    }
-
-    pub fn control(&self) -> PathBuf {
-        self.directory.path().join("control")
-    }
-
-    /// Kills it as the kernel's memory guard would, and waits until it is gone.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    pub fn is_alive(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Director {
-    fn drop(&mut self) {
-        // It may have been killed before.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            eprintln!("the director said:\n{log}");
-        }
-    }
-}
-
-/// A directory for sockets, which is removed at the end; what a killed test left is removed by the
-/// next one.
-struct Directory(PathBuf);
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
-const PREFIX: &str = "ulvs-test-";
-
-impl Directory {
-    fn new() -> Self {
-        remove_abandoned();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Directory(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn remove_abandoned() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let process = rest.split('-').next().unwrap_or_default();
-        if !process.is_empty() && !Path::new("/proc").join(process).exists() {
-            // Another user's cannot be removed, and another test may be removing it too.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }

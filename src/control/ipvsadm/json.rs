@@ -88,6 +88,8 @@ fn service(view: &ServiceView, reals: &[RealView]) -> Value {
     service["netmask"] = json!(netmask(spec));
     service["persistence_engine"] = json!(spec.persistence_engine);
     service["one_packet"] = json!(spec.one_packet);
+    let locals = spec.local_addresses.iter().map(ToString::to_string);
+    service["local_addresses"] = locals.collect();
     service["totals"] = totals(&view.totals);
     service["rates"] = rates(&view.rates);
     service["servers"] = reals.iter().map(real).collect();
@@ -135,6 +137,7 @@ fn connection(view: &ConnectionView) -> Value {
         "client": endpoint(&view.client),
         "service": endpoint(&view.service),
         "server": endpoint(&view.real),
+        "local": view.local.as_ref().map(endpoint),
         "state": view.state,
         "expires_s": view.expires_s,
         "template": view.is_template,

@@ -298,7 +298,7 @@ pub(super) fn method_name(method: ForwardingMethod) -> &'static str {
         ForwardingMethod::Tunnel => "Tunnel",
         ForwardingMethod::Direct => "Route",
         ForwardingMethod::Bypass => "Bypass",
-        ForwardingMethod::FullNat => "FullNAT",
+        ForwardingMethod::FullNat => "FullNat",
     }
 }
 
@@ -319,6 +319,11 @@ fn connection_line(
     let state = printable(connection.state.as_bytes());
     put(text, format_args!("{what:<3} {expiry:<6} {state:<11} {client:<18} {service:<18} "));
     match connection.persistence_engine.as_ref().filter(|_| list.persistent) {
+        None if connection.local.is_some() => {
+            // Beyond ipvsadm, behind all that those who read its columns know.
+            let local = connection.local.map(&mut name).unwrap_or_default();
+            put(text, format_args!("{real:<18} {local}\n"));
+        }
         None => put(text, format_args!("{real}\n")),
         Some((engine, data)) => {
             let (engine, data) = (printable(engine.as_bytes()), printable(data));

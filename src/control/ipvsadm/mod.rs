@@ -6,6 +6,7 @@
 mod address;
 mod json;
 mod listing;
+mod local;
 pub mod names;
 mod options;
 mod parse;
@@ -146,9 +147,15 @@ impl Session<'_, '_> {
             Command::SetTimeouts(timeouts) => (Topic::Service, director.set_timeouts(*timeouts)),
             Command::StartDaemon(request) => (Topic::Start, director.start_sync(request)),
             Command::StopDaemon(role, id) => (Topic::Stop, director.stop_sync(*role, *id)),
+            Command::EditLocal(edit) => return self.edit_local(edit),
             Command::List(list) => return self.list(list),
+            Command::ListLocal(key) => return self.list_local(key.as_ref()),
             Command::Save(form) => return self.save(*form),
-            Command::Help => return self.say(HELP),
+            Command::Help => {
+                let said = self.say(HELP);
+                self.hint(Some(MORE_HELP.trim_end()))?;
+                return said;
+            }
             Command::Version => return self.say(&format!("{VERSION}\n")),
             Command::Restore => unreachable!("taken out by the callers"),
         };
@@ -219,6 +226,7 @@ enum Topic {
     ServiceEdit,
     Service,
     Server,
+    Local,
     Start,
     Stop,
 }
@@ -229,7 +237,9 @@ impl Topic {
         let text = match (self, errno) {
             (Self::ServiceEdit, Errno::EEXIST) => "Service already exists",
             (Self::ServiceEdit, Errno::ENOENT) => "Scheduler or persistence engine not found",
-            (Self::ServiceEdit | Self::Service, Errno::ESRCH) => "No such service",
+            (Self::ServiceEdit | Self::Service | Self::Local, Errno::ESRCH) => "No such service",
+            (Self::Local, Errno::EEXIST) => "Local address already exists",
+            (Self::Local, Errno::ENOENT) => "No such local address",
             (Self::Server, Errno::EEXIST) => "Destination already exists",
             (Self::Server, Errno::ESRCH) => "Service not defined",
             (Self::Server, Errno::ENOENT) => "No such destination",
@@ -257,6 +267,7 @@ fn plain(error: &io::Error) -> String {
 }
 
 const HELP: &str = include_str!("help.txt");
+const MORE_HELP: &str = include_str!("more.txt");
 const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)";
 const TRY_HELP: &str = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n";
 const NO_IPVS: &str = "Are you sure that IP Virtual Server is built in the kernel or as module?";

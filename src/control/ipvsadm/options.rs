@@ -34,6 +34,12 @@ pub enum Verb {
     StopDaemon,
     Help,
     Version,
+    /// Beyond ipvsadm, as of DPVS: `--add-laddr`.
+    AddLocal,
+    /// Beyond ipvsadm: `--del-laddr`.
+    DeleteLocal,
+    /// Beyond ipvsadm: `--get-laddr`.
+    ListLocal,
 }
 
 impl Verb {
@@ -56,6 +62,9 @@ impl Verb {
             Self::StopDaemon => "stop-daemon",
             Self::Help => "help",
             Self::Version => "version",
+            Self::AddLocal => "add-laddr",
+            Self::DeleteLocal => "del-laddr",
+            Self::ListLocal => "get-laddr",
         }
     }
 }
@@ -97,6 +106,10 @@ pub enum Setting {
     TunnelNoChecksum,
     TunnelChecksum,
     TunnelRemoteChecksum,
+    /// Beyond ipvsadm: `--local-address`.
+    LocalAddress,
+    /// Beyond ipvsadm: `--ifname`, which DPVS wants with a local address.
+    LocalInterface,
     /// Beyond ipvsadm: `-S --full`.
     Full,
     /// Beyond ipvsadm: `-L --json`.
@@ -118,6 +131,7 @@ pub enum Forwarding {
     Direct,
     Tunnel,
     Masquerade,
+    FullNat,
 }
 
 impl Setting {
@@ -158,6 +172,8 @@ impl Setting {
             Self::TunnelNoChecksum => "tun-nocsum",
             Self::TunnelChecksum => "tun-csum",
             Self::TunnelRemoteChecksum => "tun-remcsum",
+            Self::LocalAddress => "local-address",
+            Self::LocalInterface => "ifname",
             Self::Full => "full",
             Self::Json => "json",
         }
@@ -192,11 +208,14 @@ pub fn rule(verb: Verb, setting: Setting) -> Rule {
         (Verb::AddServer | Verb::EditServer | Verb::DeleteServer, S::Service(_) | S::Server) => {
             return Rule::Required;
         }
+        (Verb::AddLocal | Verb::DeleteLocal, S::Service(_) | S::LocalAddress) => {
+            return Rule::Required;
+        }
         (Verb::List, S::Connection | S::Service(_) | S::Timeout | S::Daemon) => {
             return Rule::Exclusive;
         }
         (Verb::AddService | Verb::EditService, _) => {
-            &["scheduler", "persistent", "netmask", "ops", "pe", "sched-flags"]
+            &["scheduler", "persistent", "netmask", "ops", "pe", "sched-flags", "local-address"]
         }
         (Verb::AddServer | Verb::EditServer, _) => &SERVER,
         (Verb::List, _) => &LIST,
@@ -204,6 +223,8 @@ pub fn rule(verb: Verb, setting: Setting) -> Rule {
         (Verb::Zero, _) => &["service-address"],
         (Verb::StartDaemon, _) => &DAEMON,
         (Verb::StopDaemon, _) => &["syncid"],
+        (Verb::AddLocal | Verb::DeleteLocal, _) => &["ifname"],
+        (Verb::ListLocal, _) => &["service-address", "numeric"],
         _ => &[],
     };
     if allowed.contains(&setting.name()) { Rule::Allowed } else { Rule::Illegal }
@@ -236,7 +257,7 @@ const DAEMON: [&str; 6] =
     ["mcast-interface", "syncid", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen"];
 
 /// One of every option, in the order in which ipvsadm checks them.
-pub const CHECK_ORDER: [Setting; 36] = [
+pub const CHECK_ORDER: [Setting; 38] = [
     Setting::Numeric,
     Setting::Connection,
     Setting::Service(ServiceKind::Tcp),
@@ -271,6 +292,8 @@ pub const CHECK_ORDER: [Setting; 36] = [
     Setting::TunnelNoChecksum,
     Setting::TunnelChecksum,
     Setting::TunnelRemoteChecksum,
+    Setting::LocalAddress,
+    Setting::LocalInterface,
     Setting::Full,
     Setting::Json,
 ];
@@ -294,6 +317,9 @@ pub const KNOWN: &[Known<Meaning>] = &[
     with_role("stop-daemon", Verb::StopDaemon),
     verb("help", Some('h'), Verb::Help),
     verb("version", Some('v'), Verb::Version),
+    verb("add-laddr", None, Verb::AddLocal),
+    verb("del-laddr", None, Verb::DeleteLocal),
+    verb("get-laddr", None, Verb::ListLocal),
     value("tcp-service", Some('t'), Setting::Service(ServiceKind::Tcp)),
     value("udp-service", Some('u'), Setting::Service(ServiceKind::Udp)),
     value("sctp-service", None, Setting::Service(ServiceKind::Sctp)),
@@ -311,6 +337,9 @@ pub const KNOWN: &[Known<Meaning>] = &[
     flag("gatewaying", Some('g'), Setting::Forwarding(Forwarding::Direct)),
     flag("ipip", Some('i'), Setting::Forwarding(Forwarding::Tunnel)),
     flag("masquerading", Some('m'), Setting::Forwarding(Forwarding::Masquerade)),
+    flag("fullnat", None, Setting::Forwarding(Forwarding::FullNat)),
+    value("local-address", None, Setting::LocalAddress),
+    value("ifname", None, Setting::LocalInterface),
     value("weight", Some('w'), Setting::Weight),
     value("u-threshold", Some('x'), Setting::UpperThreshold),
     value("l-threshold", Some('y'), Setting::LowerThreshold),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::address::{endpoint, inet_aton, number};
+use super::local::{self, LocalEdit};
 use super::names::Names;
 use super::options::{
     CHECK_ORDER, Forwarding, KNOWN, Meaning, Rule, ServiceKind, Setting, Verb, rule,
@@ -29,6 +30,8 @@ pub enum Command {
     EditServer(ServiceKey, RealSpec),
     DeleteServer(ServiceKey, RealSpec),
     List(List),
+    EditLocal(LocalEdit),
+    ListLocal(Option<ServiceKey>),
     Zero(Option<ServiceKey>),
     SetTimeouts(Timeouts),
     StartDaemon(SyncRequest),
@@ -154,6 +157,7 @@ struct Line {
     lower: u32,
     tunnel: TunnelKind,
     tunnel_port: u16,
+    local_addresses: Vec<Addr>,
     interface: String,
     sync_id: u8,
     group: Option<IpAddr>,
@@ -186,6 +190,7 @@ impl Line {
             lower: 0,
             tunnel: TunnelKind::IpIp,
             tunnel_port: 0,
+            local_addresses: Vec::new(),
             interface: String::new(),
             sync_id: 0,
             group: None,
@@ -246,6 +251,10 @@ impl Line {
             Setting::TunnelType => self.tunnel = tunnel_kind(value)?,
             Setting::TunnelPort => {
                 self.tunnel_port = ranged(value, 1, 65535, "illegal tunnel port specified")?;
+            }
+            Setting::LocalAddress => {
+                let illegal = || bad("illegal local address specified".into());
+                self.local_addresses = local::addresses(value).ok_or_else(illegal)?;
             }
             _ => self.take_daemon_setting(setting, value)?,
         }
@@ -341,6 +350,11 @@ impl Line {
             Verb::Save => Command::Save(Form::Names),
             Verb::Zero => Command::Zero(self.service.map(|_| self.key())),
             Verb::List => Command::List(self.list()?),
+            Verb::AddLocal | Verb::DeleteLocal => {
+                let adds = verb == Verb::AddLocal;
+                Command::EditLocal(LocalEdit { key: self.key(), addrs: self.local_addresses, adds })
+            }
+            Verb::ListLocal => Command::ListLocal(self.service.map(|_| self.key())),
             Verb::Set => Command::SetTimeouts(timeouts),
             Verb::StartDaemon => Command::StartDaemon(self.sync_request()),
             Verb::StopDaemon => Command::StopDaemon(self.sync_role(), self.sync_id),
@@ -410,6 +424,7 @@ impl Line {
             netmask: self.netmask,
             one_packet,
             persistence_engine: self.engine,
+            local_addresses: self.local_addresses.into(),
             ..ServiceSpec::new(key)
         })
     }
@@ -443,7 +458,7 @@ impl Line {
             self.check_method(addr, method)?;
             // Only NAT can change the port.
             if let Some(Service::Address(_, _, service_port)) = self.service
-                && method != ForwardingMethod::Masquerade
+                && !matches!(method, ForwardingMethod::Masquerade | ForwardingMethod::FullNat)
             {
                 port = service_port;
             }
@@ -474,6 +489,7 @@ impl Line {
             None | Some(Forwarding::Direct) => ForwardingMethod::Direct,
             Some(Forwarding::Tunnel) => ForwardingMethod::Tunnel,
             Some(Forwarding::Masquerade) => ForwardingMethod::Masquerade,
+            Some(Forwarding::FullNat) => ForwardingMethod::FullNat,
         }
     }
 

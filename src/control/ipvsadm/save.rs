@@ -113,6 +113,10 @@ fn service_options(spec: &ServiceSpec, form: Form) -> String {
         };
         put(&mut text, format_args!(" -b {flags}"));
     }
+    if !spec.local_addresses.is_empty() {
+        let addrs: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
+        put(&mut text, format_args!(" --local-address {}", addrs.join(",")));
+    }
     text
 }
 
@@ -127,6 +131,7 @@ fn real_options(spec: &RealSpec, form: Form) -> String {
     let method = match spec.method {
         ForwardingMethod::Masquerade => "-m",
         ForwardingMethod::Tunnel => "-i",
+        ForwardingMethod::FullNat => "--fullnat",
         _ => "-g",
     };
     let mut text = format!("{method} -w {}", spec.weight);

@@ -27,14 +27,15 @@
 //! | 14 | number of the worker that counts, 32 bits in host order; absent if all share the counter |
 //! | 15, 16 | group and name of a counter, strings |
 //! | 17 | its value, 64 bits in host order; an empty 18 may stand before it to align it |
+//! | 19, 20 | by full NAT, the address and port from which the real server sees the client come |
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use super::GenericFamily;
 use super::attr::{Attributes, Writer};
-use super::{GenericFamily, counter};
 use crate::engine::conn::TemplateView;
 use crate::packet::{Addr, Endpoint};
 
@@ -43,7 +44,7 @@ pub const FAMILY: GenericFamily = GenericFamily {
     name: "ULVS",
     id: 0x1d,
     version: 1,
-    max_attribute: counter::PAD as u32,
+    max_attribute: LOCAL_END as u32 + 1,
     operations: &[
         (GET_CONNECTION, 1 | 4 | 8),
         (EDIT_SNAT, 1 | 2 | 8),
@@ -99,6 +100,8 @@ pub struct ConnectionView {
     pub is_template: bool,
     /// Name and data of the persistence engine that made it.
     pub persistence_engine: Option<(Cow<'static, str>, Vec<u8>)>,
+    /// By full NAT, from where the real server sees the client come.
+    pub local: Option<Endpoint>,
 }
 
 impl ConnectionView {
@@ -113,6 +116,7 @@ impl ConnectionView {
             expires_s,
             is_template: true,
             persistence_engine: template.call.as_ref().map(|call| ("sip".into(), call.to_vec())),
+            local: None,
         }
     }
 
@@ -129,6 +133,7 @@ impl ConnectionView {
             expires_s: from.u32(9)?.ok_or(Errno::EPROTO)?,
             is_template: from.u32(10)?.unwrap_or(0) & TEMPLATE != 0,
             persistence_engine: engine.map(|name| (name.into(), data)),
+            local: from.bytes(LOCAL_END).map(|_| endpoint(from, LOCAL_END)).transpose()?,
         })
     }
 
@@ -145,6 +150,7 @@ impl ConnectionView {
             to.string(11, clipped(name));
             to.bytes(12, &data[..data.len().min(MAX_TEXT)]);
         }
+        self.local.inspect(|local| emit_endpoint(to, LOCAL_END, *local));
     }
 }
 
@@ -170,6 +176,7 @@ fn clipped(text: &str) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
+const LOCAL_END: u16 = 19;
 const TEMPLATE: u32 = 1;
 /// **Source** — `IP_VS_PEDATA_MAXLEN` of linux/ip_vs.h.
 const MAX_TEXT: usize = 255;

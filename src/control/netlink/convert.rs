@@ -1,6 +1,7 @@
 //! Between the kernel's spellings and the engine's terms.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -49,7 +50,8 @@ pub fn name_service(key: &ServiceKey) -> Service {
     }
 }
 
-/// The service that a message describes. Flags that do not count keep what `existing` has.
+/// The service that a message describes. Flags that do not count keep what `existing` has, and so
+/// do local addresses that it does not speak of.
 ///
 /// **Errors** — `EINVAL` if a part is missing.
 pub fn service_spec(
@@ -80,6 +82,13 @@ pub fn service_spec(
         },
         one_packet: is_set(flag::ONE_PACKET),
         persistence_engine: service.pe_name.clone().filter(|name| !name.is_empty()),
+        local_addresses: match &service.local_addresses {
+            Some(addrs) => {
+                let addrs = addrs.iter().map(|bytes| local_address(*bytes, key.family()));
+                addrs.collect::<Result<_, _>>()?
+            }
+            None => existing.map(|spec| Arc::clone(&spec.local_addresses)).unwrap_or_default(),
+        },
     })
 }
 
@@ -94,6 +103,9 @@ pub fn describe_service(spec: &ServiceSpec) -> Service {
             Family::V4 => spec.netmask.to_be_bytes(),
             Family::V6 => spec.netmask.to_ne_bytes(),
         }),
+        local_addresses: Some(&spec.local_addresses[..])
+            .filter(|addrs| !addrs.is_empty())
+            .map(|addrs| addrs.iter().copied().map(addr_bytes).collect()),
         ..name_service(&spec.key)
     }
 }
@@ -252,6 +264,12 @@ fn addr(bytes: [u8; 16], family: Family) -> Result<Addr, Errno> {
         Family::V6 => Addr::from(Ipv6Addr::from(bytes)),
     };
     if addr.family() == family { Ok(addr) } else { Err(Errno::EINVAL) }
+}
+
+/// A local address, which must be of the service's family to the last byte.
+fn local_address(bytes: [u8; 16], family: Family) -> Result<Addr, Errno> {
+    let is_longer = bytes[4..].iter().any(|byte| *byte != 0);
+    if family == Family::V4 && is_longer { Err(Errno::EINVAL) } else { addr(bytes, family) }
 }
 
 fn addr_bytes(addr: Addr) -> [u8; 16] {

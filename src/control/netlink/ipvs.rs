@@ -72,6 +72,9 @@ pub mod attribute {
     pub const DEST: u16 = 2;
     /// A [`super::Daemon`].
     pub const DAEMON: u16 = 3;
+    /// In a service, beyond the kernel's, which has no number near it: local addresses for full
+    /// NAT, 16 bytes each.
+    pub const LOCAL_ADDRESSES: u16 = 0x100;
 }
 
 /// `AF_INET` and `AF_INET6`.
@@ -140,6 +143,8 @@ pub struct Service {
     pub timeout: Option<u32>,
     /// IPv4 netmask in network order, IPv6 prefix length in host order.
     pub netmask: Option<[u8; 4]>,
+    /// Beyond the kernel's: local addresses for full NAT, each like `addr`.
+    pub local_addresses: Option<Vec<[u8; 16]>>,
     /// Counters and rates.
     pub stats: Option<Stats>,
 }
@@ -162,6 +167,7 @@ impl Service {
             timeout: from.u32(8)?,
             netmask: from.array(9)?,
             pe_name: from.string(11, MAX_NAME)?,
+            local_addresses: addresses(from, attribute::LOCAL_ADDRESSES)?,
             stats: Stats::parse(from, 10, 12)?,
         })
     }
@@ -181,6 +187,9 @@ impl Service {
         });
         self.timeout.inspect(|seconds| to.u32(8, *seconds));
         self.netmask.inspect(|mask| to.bytes(9, mask));
+        self.local_addresses.as_ref().inspect(|addrs| {
+            to.bytes(attribute::LOCAL_ADDRESSES, addrs.as_flattened());
+        });
         self.stats.inspect(|stats| stats.emit(to, 10, 12));
         to.end(nest);
     }
@@ -422,6 +431,13 @@ pub fn parse_timeouts(from: &Attributes) -> Result<[u32; 3], Errno> {
 /// Appends them: TCP, TCP after a FIN, UDP.
 pub fn emit_timeouts(to: &mut Writer, timeouts: [u32; 3]) {
     (4..).zip(timeouts).for_each(|(kind, seconds)| to.u32(kind, seconds));
+}
+
+/// Addresses of 16 bytes each.
+fn addresses(from: &Attributes, kind: u16) -> Result<Option<Vec<[u8; 16]>>, Errno> {
+    let Some(bytes) = from.bytes(kind) else { return Ok(None) };
+    let (addrs, rest) = bytes.as_chunks();
+    if rest.is_empty() { Ok(Some(addrs.to_vec())) } else { Err(Errno::ERANGE) }
 }
 
 /// An address of 16 bytes; clients that write four bytes for IPv4 are understood.

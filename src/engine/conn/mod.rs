@@ -4,6 +4,7 @@
 //! bytes and services; a connection arrives here with its real server already chosen.
 //! The templates of persistent services are the one table here that all workers share.
 
+mod extras;
 mod hash;
 mod index;
 pub mod sctp;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::extras::Extras;
 use super::hash::Hasher;
 use super::index::Index;
 use super::sctp::SctpState;
@@ -66,13 +67,6 @@ pub struct Connection {
     flags: u8,
 }
 
-/// What only few connections have, apart from the record that all have.
-#[derive(Debug, Default)]
-struct Extras {
-    /// What binds the client to the server, if the service is persistent.
-    template: Option<Arc<Template>>,
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Ports {
     client: u16,
@@ -96,6 +90,8 @@ pub struct NewConnection {
     pub real: Option<Arc<RealServer>>,
     /// Its template, if the service is persistent.
     pub template: Option<Arc<Template>>,
+    /// By full NAT, where its server sees the client.
+    pub local: Option<Endpoint>,
     /// Whether it is for one packet only: no other packet finds it, and no timer ends it.
     pub one_packet: bool,
     /// How packets reach the server.
@@ -157,6 +153,11 @@ impl Connection {
     /// What binds its client to the server, if the service is persistent.
     pub fn template(&self) -> Option<&Arc<Template>> {
         self.extras.as_ref()?.template.as_ref()
+    }
+
+    /// Where its server sees the client, if it is reached by full NAT.
+    pub fn local(&self) -> Option<Endpoint> {
+        self.extras.as_ref()?.local
     }
 
     /// How packets reach the real server.
@@ -242,13 +243,22 @@ impl Connection {
         if self.client() == source && self.virtual_endpoint() == destination {
             return Some(Direction::ToReal);
         }
-        let answers = self.client() == destination && self.answering_endpoint() == source;
-        answers.then_some(Direction::ToClient)
+        (self.answers() == (source, destination)).then_some(Direction::ToClient)
     }
 
-    /// Where the server's answers come from: unless it is reached by NAT, from the virtual address.
-    fn answering_endpoint(&self) -> Endpoint {
-        answering_endpoint(self.method, self.virtual_endpoint(), self.real_endpoint())
+    /// Where the server's answers come from and go to: from itself if it is reached by NAT, else
+    /// from the virtual address; to the client, or what full NAT puts in its place.
+    fn answers(&self) -> (Endpoint, Endpoint) {
+        match self.method {
+            ForwardingMethod::Masquerade => (self.real_endpoint(), self.client()),
+            ForwardingMethod::FullNat => {
+                (self.real_endpoint(), self.local().unwrap_or(self.client()))
+            }
+            ForwardingMethod::Local
+            | ForwardingMethod::Tunnel
+            | ForwardingMethod::Direct
+            | ForwardingMethod::Bypass => (self.virtual_endpoint(), self.client()),
+        }
     }
 }
 
@@ -378,7 +388,8 @@ impl ConnTable {
         if self.len >= self.limit {
             return None;
         }
-        let NewConnection { key, real, template, one_packet, method, state, timeout_ms } = new;
+        let NewConnection { key, real, template, local, .. } = new;
+        let NewConnection { one_packet, method, state, timeout_ms, .. } = new;
         if let Some(real) = &real {
             real.bind_connection(state.activity());
         }
@@ -390,7 +401,7 @@ impl ConnTable {
             virtual_addr: key.virtual_endpoint.addr,
             real_addr: key.real_endpoint.addr,
             real,
-            extras: template.map(|template| Box::new(Extras { template: Some(template) })),
+            extras: Extras::new(template, local),
             links: Links::NONE,
             last_used: now.low(),
             timeout_ms,
@@ -412,7 +423,7 @@ impl ConnTable {
         if one_packet {
             return Some(ConnId(id));
         }
-        self.enter(id, &key, method);
+        self.enter(id);
         let deadline = Moment::from_ms(now.as_ms() + u64::from(timeout_ms));
         self.wheel.insert(&mut self.records, id, deadline);
         Some(ConnId(id))
@@ -429,18 +440,16 @@ impl ConnTable {
         if record.flags & LIVE == 0 {
             return None;
         }
-        let (key, method) = (record.key(), record.method);
-        let entered = record.flags & ONE_PACKET == 0;
+        if record.flags & ONE_PACKET == 0 {
+            let (forward, reverse) = hashes(&self.hasher, record);
+            self.index.remove(forward, id.0 << 1);
+            self.index.remove(reverse, id.0 << 1 | 1);
+        }
         let activity = record.state.activity();
         let counted = record.real.take().map(|real| StillCounted { real, activity });
         record.flags = 0;
         record.extras = None;
         self.wheel.remove(&mut self.records, id.0);
-        if entered {
-            let (forward, reverse) = self.hashes(&key, method);
-            self.index.remove(forward, id.0 << 1);
-            self.index.remove(reverse, id.0 << 1 | 1);
-        }
         self.records.free.push(id.0);
         self.len -= 1;
         counted
@@ -504,40 +513,24 @@ impl ConnTable {
         (page, (end < self.records.used as usize).then_some(end))
     }
 
-    fn enter(&mut self, id: u32, key: &ConnKey, method: ForwardingMethod) {
-        let (forward, reverse) = self.hashes(key, method);
-        let answers = Lookup {
-            hash: reverse,
-            source: answering_endpoint(method, key.virtual_endpoint, key.real_endpoint),
-            destination: key.client,
-            protocol: key.protocol,
-        };
+    fn enter(&mut self, id: u32) {
+        let record = self.records.get(id);
+        let (forward, reverse) = hashes(&self.hasher, record);
+        let (source, destination) = record.answers();
+        let answers = Lookup { hash: reverse, source, destination, protocol: record.protocol };
         if let Some((older, Direction::ToClient)) = self.find(&answers) {
             self.index.remove(reverse, older.0 << 1 | 1);
         }
         self.index.insert(forward, id << 1);
         self.index.insert(reverse, id << 1 | 1);
     }
-
-    fn hashes(&self, key: &ConnKey, method: ForwardingMethod) -> (u64, u64) {
-        let forward = self.hasher.hash(key.client, key.virtual_endpoint, key.protocol);
-        let answers = answering_endpoint(method, key.virtual_endpoint, key.real_endpoint);
-        (forward, self.hasher.hash(answers, key.client, key.protocol))
-    }
 }
 
-fn answering_endpoint(
-    method: ForwardingMethod,
-    virtual_endpoint: Endpoint,
-    real: Endpoint,
-) -> Endpoint {
-    match method {
-        ForwardingMethod::Masquerade | ForwardingMethod::FullNat => real,
-        ForwardingMethod::Local
-        | ForwardingMethod::Tunnel
-        | ForwardingMethod::Direct
-        | ForwardingMethod::Bypass => virtual_endpoint,
-    }
+/// The hashes of what the client sends and of the answers.
+fn hashes(hasher: &Hasher, record: &Connection) -> (u64, u64) {
+    let (from, to) = record.answers();
+    let forward = hasher.hash(record.client(), record.virtual_endpoint(), record.protocol);
+    (forward, hasher.hash(from, to, record.protocol))
 }
 
 /// Entries of the index are a record's number and a direction in 32 bits, one value is taken.

@@ -50,6 +50,7 @@ impl Director {
             key,
             real: Some(real),
             template: Some(template),
+            local: None,
             one_packet,
             method: ForwardingMethod::Masquerade,
             state,

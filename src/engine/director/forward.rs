@@ -72,20 +72,26 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
-        let (client, virtual_endpoint) = (conn.client().addr, conn.virtual_endpoint());
-        if !matches!(conn.method(), ForwardingMethod::Masquerade) {
-            return self.see_answer(transit, id);
-        }
-        if let Err(error) = check_way(transit, client, false) {
-            return self.refuse(error, transit, None);
+        let (client, virtual_endpoint) = (conn.client(), conn.virtual_endpoint());
+        // By full NAT the server takes a local address for the client, and hears of errors from it.
+        let (destination, stand_in) = match conn.method() {
+            ForwardingMethod::Masquerade => (None, None),
+            ForwardingMethod::FullNat => (Some(client), Some(transit.headers.destination.addr)),
+            ForwardingMethod::Local
+            | ForwardingMethod::Tunnel
+            | ForwardingMethod::Direct
+            | ForwardingMethod::Bypass => return self.see_answer(transit, id),
+        };
+        if let Err(error) = check_way(transit, client.addr, false) {
+            return self.refuse(error, transit, stand_in);
         }
         if let Some(real) = conn.real().filter(|real| real.is_available()) {
             real.counters(self.worker).count_out(1, transit.headers.len as u64);
         }
         self.advance(id, transit, Direction::ToClient);
-        let translation = Translation { source: Some(virtual_endpoint), ..Default::default() };
+        let translation = Translation { source: Some(virtual_endpoint), destination };
         translate(transit.packet, transit.headers, translation);
-        Verdict::Forward(Hop { to: client })
+        Verdict::Forward(Hop { to: client.addr })
     }
 
     /// Takes note of a server's answer that needs no translation and yet came this way, if the host

@@ -26,6 +26,7 @@ mod call;
 mod errors;
 mod forward;
 mod host;
+mod local;
 mod outbound;
 mod related;
 mod schedule;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::conn::{ConnTable, Direction, Lookup, split_mix};
+use super::local::Pools;
 use super::network::Network;
 use super::scheduler::Random;
 use super::service::{Protocol, ServiceTable, Snapshot};
@@ -83,6 +85,7 @@ pub struct Director {
     epoch: u64,
     snapshot: Arc<Snapshot>,
     conns: ConnTable,
+    pools: Pools,
     random: SeededRandom,
     limit: ErrorLimit,
     outbox: VecDeque<Output>,
@@ -110,7 +113,8 @@ impl Director {
     /// A director without connections that balances `services`.
     pub fn new(services: Arc<ServiceTable>, config: DirectorConfig, now: Moment) -> Self {
         let mut state = config.seed;
-        Self {
+        let workers = services.workers();
+        let mut director = Self {
             worker: config.worker,
             epoch: services.epoch(),
             snapshot: services.snapshot(),
@@ -121,8 +125,11 @@ impl Director {
             outbox: VecDeque::new(),
             spare: Vec::new(),
             ip_id: split_mix(&mut state) as u16,
+            pools: Pools::new(config.worker, workers, split_mix(&mut state)),
             verdicts: VerdictCounters::default(),
-        }
+        };
+        director.pools.follow(&director.snapshot.locals);
+        director
     }
 
     /// Picks up edits to the services since the last call.
@@ -131,6 +138,7 @@ impl Director {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.snapshot = self.services.snapshot();
+            self.pools.follow(&self.snapshot.locals);
         }
     }
 

@@ -63,6 +63,7 @@ impl Director {
             key,
             real: None,
             template: None,
+            local: None,
             one_packet: false,
             method,
             state,

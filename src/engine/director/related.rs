@@ -6,7 +6,7 @@ use super::{Director, Identity};
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
-use crate::engine::rewrite::nat::write_ttl;
+use crate::engine::rewrite::nat::{Translation, write_ttl};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::headers::ICMP_HEADER_LEN;
@@ -39,13 +39,16 @@ impl Director {
         }
         // An error about what went to the server travels to the client, and the other way round.
         let to_client = direction == Direction::ToClient;
-        if to_client && transit.network.owner(headers.destination.addr) != Owner::Other {
-            return None;
-        }
-        if conn.method() != ForwardingMethod::Masquerade && to_client {
-            return self.see_error(transit, id);
-        }
-        if !matches!(conn.method(), ForwardingMethod::Masquerade | ForwardingMethod::Direct) {
+        let is_ours = transit.network.owner(headers.destination.addr) != Owner::Other;
+        let is_judged = match conn.method() {
+            ForwardingMethod::FullNat => true,
+            _ if to_client && is_ours => false,
+            ForwardingMethod::Masquerade => true,
+            _ if to_client => return self.see_error(transit, id),
+            ForwardingMethod::Direct => true,
+            ForwardingMethod::Local | ForwardingMethod::Tunnel | ForwardingMethod::Bypass => false,
+        };
+        if !is_judged {
             return None;
         }
         // What is left to a network card to sum up cannot be wrong yet.
@@ -93,8 +96,7 @@ impl Director {
             write_ttl(transit.packet.bytes_mut(), headers);
             return Verdict::Forward(Hop { to });
         }
-        let stands_in = if to_client { conn.virtual_endpoint() } else { conn.real_endpoint() };
-        let translation = ErrorTranslation { outer: stands_in.addr, quoted: stands_in, to_client };
+        let translation = translation(conn, to_client);
         let start = headers.transport + ICMP_HEADER_LEN;
         translate_error(transit.packet, headers, quoted, start, translation);
         transit.packet.offload.checksum = Checksum::Complete;
@@ -108,6 +110,30 @@ impl Director {
             counters.count_out(1, headers.len as u64);
         } else {
             counters.count_in(1, headers.len as u64);
+        }
+    }
+}
+
+/// What changes in an error about a connection that is translated.
+///
+/// By NAT the error seems to come from the virtual address, or goes to the real server, and what it
+/// quotes from or to the other one. By full NAT the client and the local endpoint stand for each
+/// other in the same places as well.
+fn translation(conn: &Connection, to_client: bool) -> ErrorTranslation {
+    let (client, local) = match conn.local() {
+        Some(local) => (Some(conn.client()), Some(local)),
+        None => (None, None),
+    };
+    let (virtual_end, real) = (Some(conn.virtual_endpoint()), Some(conn.real_endpoint()));
+    if to_client {
+        ErrorTranslation {
+            outer: Translation { source: virtual_end, destination: client },
+            quoted: Translation { source: client, destination: virtual_end },
+        }
+    } else {
+        ErrorTranslation {
+            outer: Translation { source: local, destination: real },
+            quoted: Translation { source: real, destination: local },
         }
     }
 }

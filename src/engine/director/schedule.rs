@@ -10,10 +10,12 @@ use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
 use crate::engine::mark::mark;
 use crate::engine::network::{Network, Owner};
 use crate::engine::scheduler::Flow;
-use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, VirtualService};
+use crate::engine::service::{
+    ForwardingMethod, Protocol, RealServer, ServiceKey, ServiceSpec, VirtualService,
+};
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
-use crate::packet::{Endpoint, Headers};
+use crate::packet::{Addr, Endpoint, Headers};
 
 /// How long a connection lives before its first packet has set its state.
 ///
@@ -104,7 +106,8 @@ impl Director {
             }
             let real = pool.schedule(&flow, now, &mut self.random).ok_or(Refusal::NoServer)?;
             let port = or_else_port(real.port(), destination.port);
-            return Ok(Choice { real, port, template: None, one_packet });
+            let locals = local_addresses(&real, pool.spec());
+            return Ok(Choice { real, port, template: None, one_packet, locals });
         };
         let mut key = TemplateKey::new(spec, protocol, client.addr, destination);
         if spec.persistence_engine.is_some() {
@@ -126,7 +129,8 @@ impl Director {
         let real = Arc::clone(template.real());
         let port = if on_own_port { real.port() } else { 0 };
         let port = or_else_port(port, destination.port);
-        Ok(Choice { real, port, template: Some(template), one_packet })
+        let locals = local_addresses(&real, pool.spec());
+        Ok(Choice { real, port, template: Some(template), one_packet, locals })
     }
 
     fn open(
@@ -135,14 +139,16 @@ impl Director {
         protocol: Protocol,
         choice: Choice,
     ) -> Verdict {
-        let Choice { real, port, template, one_packet } = choice;
+        let Choice { real, port, template, one_packet, locals } = choice;
         let state = match protocol {
             Protocol::Tcp => State::Tcp(TcpState::None),
             Protocol::Udp => State::Udp,
             Protocol::Sctp => State::Sctp(SctpState::None),
         };
         let method = match real.method() {
-            ForwardingMethod::Masquerade if transit.network.is_local(real.addr()) => {
+            ForwardingMethod::Masquerade | ForwardingMethod::FullNat
+                if transit.network.is_local(real.addr()) =>
+            {
                 ForwardingMethod::Local
             }
             method => method,
@@ -153,11 +159,19 @@ impl Director {
             virtual_endpoint: transit.headers.destination,
             real_endpoint: Endpoint::new(real.addr(), port),
         };
+        let local = match locals.filter(|_| method == ForwardingMethod::FullNat) {
+            Some(addresses) => match self.local_endpoint(transit.network, &key, &addresses) {
+                Ok(local) => Some(local),
+                Err(reason) => return Verdict::Drop(reason),
+            },
+            None => None,
+        };
         let worker = self.worker;
         let counted = Arc::clone(&real);
         let timeout_ms = NEW_TIMEOUT_MS;
         let real = Some(real);
-        let new = NewConnection { key, real, template, one_packet, method, state, timeout_ms };
+        let new =
+            NewConnection { key, real, template, local, one_packet, method, state, timeout_ms };
         let Some(id) = self.conns.insert(new, transit.now) else {
             return Verdict::Drop(DropReason::TableFull);
         };
@@ -178,6 +192,8 @@ struct Choice {
     template: Option<Arc<Template>>,
     /// Whether it ends with its first packet.
     one_packet: bool,
+    /// The service's local addresses, if the server is reached by full NAT.
+    locals: Option<Arc<[Addr]>>,
 }
 
 /// Why there is no choice.
@@ -188,6 +204,11 @@ enum Refusal {
     NoCallId,
     /// There is no room for another template.
     TableFull,
+}
+
+/// The local addresses for connections to a server, if it is reached by full NAT.
+fn local_addresses(real: &RealServer, spec: &ServiceSpec) -> Option<Arc<[Addr]>> {
+    (real.method() == ForwardingMethod::FullNat).then(|| Arc::clone(&spec.local_addresses))
 }
 
 const FTP: u16 = 21;

@@ -1,5 +1,6 @@
 //! The director packet by packet, with a virtual clock.
 
+mod fullnat;
 mod persistence;
 
 use std::net::IpAddr;
@@ -72,9 +73,13 @@ fn masqueraded(server: &str, port: u16) -> RealSpec {
 
 impl Fixture {
     fn empty() -> Self {
-        let services = Arc::new(ServiceTable::new(1));
+        Self::of(Arc::new(ServiceTable::new(1)), 0)
+    }
+
+    /// One of the workers that share a table.
+    fn of(services: Arc<ServiceTable>, worker: usize) -> Self {
         let now = Moment::from_ms(1_000_000);
-        let config = DirectorConfig::new(0, 42);
+        let config = DirectorConfig::new(worker, 42);
         let director = Director::new(Arc::clone(&services), config, now);
         Self { services, director, now }
     }

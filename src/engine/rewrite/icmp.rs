@@ -1,19 +1,17 @@
 //! Translation of ICMP errors: the outer addresses, and the packet they quote.
 
+use super::nat::Translation;
 use crate::packet::checksum::Sum;
 use crate::packet::headers::{carries_ports, protocol, set_word};
 use crate::packet::{Addr, Endpoint, Family, Headers, PacketBuf};
 
 /// What to change in an ICMP error.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ErrorTranslation {
-    /// The new outer source or destination, whichever side is not the client's.
-    pub outer: Addr,
-    /// What stands in its place in the quoted packet.
-    pub quoted: Endpoint,
-    /// Whether the error goes to the client (its outer source and quoted destination change) or to
-    /// the server (its outer destination and quoted source change).
-    pub to_client: bool,
+    /// The addresses of the error itself; ports do not count.
+    pub outer: Translation,
+    /// The endpoints of the packet that it quotes.
+    pub quoted: Translation,
 }
 
 /// Translates an ICMP error whose quoted packet was read as `quoted`, `start` bytes into the packet.
@@ -28,19 +26,40 @@ pub fn translate_error(
     translation: ErrorTranslation,
 ) {
     let bytes = &mut packet.bytes_mut()[..headers.len];
-    write_side(bytes, headers.family, translation.to_client, translation.outer);
+    write_addresses(bytes, headers.family, translation.outer);
     let inner = &mut bytes[start..];
-    write_side(inner, quoted.family, !translation.to_client, translation.quoted.addr);
-    if quoted.has_ports() && carries_ports(quoted.protocol) {
-        let at = quoted.transport + if translation.to_client { 2 } else { 0 };
-        set_word(inner, at, translation.quoted.port);
-    } else if quoted.has_ports() && matches!(quoted.protocol, protocol::ICMP | protocol::ICMP6) {
-        write_echo_id(inner, quoted, translation.quoted.port);
-    }
+    write_addresses(inner, quoted.family, translation.quoted);
+    write_ports(inner, quoted, translation.quoted);
     mend_header(inner, quoted);
     super::nat::write_ttl(bytes, headers);
     mend_header(bytes, headers);
-    mend_icmp(bytes, headers, translation);
+    mend_icmp(bytes, headers, translation.outer);
+}
+
+fn write_addresses(bytes: &mut [u8], family: Family, translation: Translation) {
+    let sides = [(translation.source, true), (translation.destination, false)];
+    for (new, is_source) in sides {
+        if let Some(new) = new {
+            write_side(bytes, family, is_source, new.addr);
+        }
+    }
+}
+
+/// Writes the ports of the quoted packet, or the identifier of a quoted echo message, whose sender
+/// it belongs to as in [`Headers`].
+fn write_ports(inner: &mut [u8], quoted: &Headers, translation: Translation) {
+    let is_echo = matches!(quoted.protocol, protocol::ICMP | protocol::ICMP6);
+    if !quoted.has_ports() || !is_echo && !carries_ports(quoted.protocol) {
+        return;
+    }
+    for (new, offset) in [(translation.source, 0), (translation.destination, 2)] {
+        let Some(Endpoint { port, .. }) = new else { continue };
+        if is_echo {
+            write_echo_id(inner, quoted, port);
+        } else {
+            set_word(inner, quoted.transport + offset, port);
+        }
+    }
 }
 
 fn write_echo_id(inner: &mut [u8], quoted: &Headers, id: u16) {
@@ -70,17 +89,13 @@ fn mend_header(bytes: &mut [u8], headers: &Headers) {
     }
 }
 
-fn mend_icmp(bytes: &mut [u8], headers: &Headers, translation: ErrorTranslation) {
+fn mend_icmp(bytes: &mut [u8], headers: &Headers, outer: Translation) {
     let pseudo = match headers.family {
         Family::V4 => Sum::default(),
         Family::V6 => {
-            let (from, to) = (headers.source.addr, headers.destination.addr);
-            let (from, to) = if translation.to_client {
-                (translation.outer, to)
-            } else {
-                (from, translation.outer)
-            };
-            Sum::pseudo_header(from, to, protocol::ICMP6, headers.transport_len())
+            let from = outer.source.unwrap_or(headers.source);
+            let to = outer.destination.unwrap_or(headers.destination);
+            Sum::pseudo_header(from.addr, to.addr, protocol::ICMP6, headers.transport_len())
         }
     };
     let at = headers.transport + 2;

@@ -1,6 +1,7 @@
 //! What an administrator says: services, real servers and timeouts as configured.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::packet::{Addr, Family};
 
@@ -98,6 +99,9 @@ pub struct ServiceSpec {
     pub one_packet: bool,
     /// Persistence engine (`--pe`), if any.
     pub persistence_engine: Option<String>,
+    /// From which addresses of the director its servers reached by full NAT see their clients come
+    /// (`--local-address`); if there is none, from the director's address on the way to them.
+    pub local_addresses: Arc<[Addr]>,
 }
 
 impl ServiceSpec {
@@ -115,6 +119,7 @@ impl ServiceSpec {
             netmask,
             one_packet: false,
             persistence_engine: None,
+            local_addresses: Arc::default(),
         }
     }
 }

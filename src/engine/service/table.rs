@@ -12,6 +12,7 @@ use super::spec::{
     TunnelKind,
 };
 use crate::engine::conn::TemplateTable;
+use crate::engine::local::Locals;
 use crate::engine::mark::MarkRule;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// How connections that real servers begin are translated, the first rule that fits.
     pub snat: Vec<SnatRule>,
+    /// From which local endpoints connections by full NAT may begin.
+    pub locals: Arc<Locals>,
     /// How packets that may open a connection are marked: all rules that fit, in their order.
     pub marks: Vec<MarkRule>,
     /// Networks, of more than one address, whose packets may be a marked service's.
@@ -162,6 +165,8 @@ const TRASH_SWEEP_MS: u64 = 60_000;
 /// Most services, and most servers of one service: bounds what a control client can make us hold.
 const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
+/// Most local addresses of one service.
+const MAX_LOCAL_ADDRESSES: usize = 256;
 /// Most rules of one kind.
 const MAX_RULES: usize = 1024;
 
@@ -186,6 +191,11 @@ impl ServiceTable {
             templates: Mutex::default(),
             workers,
         }
+    }
+
+    /// How many workers share it.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Grows with every edit that workers have to see.
@@ -365,6 +375,14 @@ impl ServiceTable {
         Ok(())
     }
 
+    /// Replaces the local endpoints that full NAT may use. No edit of the administrator's: what
+    /// follows edits need not follow this one.
+    pub fn set_locals(&self, locals: Locals) {
+        let _editor = self.editor();
+        let locals = Arc::new(locals);
+        self.publish_quietly(|snapshot| snapshot.locals = locals);
+    }
+
     /// Replaces the rules by which packets are marked.
     pub fn set_marks(&self, rules: Vec<MarkRule>) -> Result<(), ConfigError> {
         let _editor = self.editor();
@@ -443,13 +461,17 @@ impl ServiceTable {
     }
 
     fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.publish_quietly(change);
+        self.count_edit();
+    }
+
+    fn publish_quietly(&self, change: impl FnOnce(&mut Snapshot)) {
         let mut published = lock(&self.published);
         let mut next = Snapshot::clone(&published);
         change(&mut next);
         next.index_addresses();
         *published = Arc::new(next);
         self.epoch.fetch_add(1, Ordering::Release);
-        self.count_edit();
     }
 
     fn count_edit(&self) {
@@ -492,6 +514,12 @@ impl Editor {
 }
 
 fn check_service(spec: &ServiceSpec) -> Result<(), ConfigError> {
+    let locals = spec.local_addresses.iter();
+    let fits = |addr: &Addr| is_unicast(*addr) && addr.family() == spec.key.family();
+    if spec.local_addresses.len() > MAX_LOCAL_ADDRESSES || !locals.copied().all(|addr| fits(&addr))
+    {
+        return Err(ConfigError::Invalid);
+    }
     let mask_is_valid = match spec.key.family() {
         Family::V4 => true,
         Family::V6 => (1..=128).contains(&spec.netmask),

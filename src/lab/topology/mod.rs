@@ -3,6 +3,7 @@
 //! A topology is data. [`Network::build`](crate::lab::Network::build) makes the namespaces and
 //! links, and the hosts' processes start the programs.
 
+pub mod fullnat;
 pub mod nat;
 pub mod persistence;
 pub mod weights;

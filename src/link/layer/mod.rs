@@ -60,6 +60,8 @@ pub struct Services {
     pub servers: HashSet<Addr>,
     /// Those reached by NAT, whose gateway the director is.
     pub masqueraded: HashSet<Addr>,
+    /// Addresses from which servers reached by full NAT see their clients come.
+    pub locals: HashSet<Addr>,
 }
 
 /// What became of a packet that is to leave.

@@ -27,6 +27,9 @@ impl LinkLayer {
         for addr in self.services.virtuals.iter().filter(|addr| is_host(**addr)) {
             wanted.entry(*addr).or_insert_with(|| (Why::VirtualAddress, self.ports_for(*addr)));
         }
+        for addr in self.services.locals.iter().filter(|addr| is_host(**addr)) {
+            wanted.entry(*addr).or_insert_with(|| (Why::LocalAddress, self.ports_for(*addr)));
+        }
         wanted.retain(|addr, _| !self.kernels.contains(addr) && !self.host.owns(*addr));
         let kernels: Vec<Addr> = self.kernels.iter().copied().collect();
         kernels.into_iter().for_each(|addr| self.claims.release(addr));
@@ -114,6 +117,7 @@ impl LinkLayer {
             || self.host.owns(target)
             || self.services.servers.contains(&target)
             || self.services.virtuals.contains(&target)
+            || self.services.locals.contains(&target)
             || self.segments().any(|segment| self.neighbours.knows(segment, target));
         is_the_server && !decided && !somebodys
     }

@@ -4,6 +4,7 @@
 //! ([`check_way`]); what cannot is answered with an ICMP error from the virtual address.
 
 mod direct;
+mod fullnat;
 mod nat;
 
 use super::Director;
@@ -28,8 +29,9 @@ impl Director {
         match self.conns.get(id).method() {
             ForwardingMethod::Masquerade => self.transmit_nat(transit, id, is_first),
             ForwardingMethod::Direct => self.transmit_direct(transit, id, is_first),
+            ForwardingMethod::FullNat => self.transmit_full_nat(transit, id, is_first),
             ForwardingMethod::Local => Verdict::Pass,
-            ForwardingMethod::Tunnel | ForwardingMethod::FullNat | ForwardingMethod::Bypass => {
+            ForwardingMethod::Tunnel | ForwardingMethod::Bypass => {
                 Verdict::Drop(DropReason::UnsupportedMethod)
             }
         }

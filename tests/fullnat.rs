@@ -1,0 +1,232 @@
+//! Full NAT end to end: a one-arm director, real servers behind a router that know nothing of it.
+
+#[allow(dead_code, reason = "the NAT topology's part")]
+mod bed;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use bed::{Director, PATIENCE};
+use ulvs::lab::Network;
+use ulvs::lab::net::{Namespace, sandbox};
+use ulvs::lab::topology::fullnat::{CLIENT, DIRECTOR, FAR, FAR_PORT, NEAR, VIRTUAL, topology};
+use ulvs::lab::web::{self, Site, WebServer};
+
+const MIB: u64 = 1 << 20;
+const ONE_ARM: [&str; 2] = ["--interface", "eth0"];
+
+/// The lab's network with web servers, and a director that knows no service yet.
+struct Lab {
+    network: Network,
+    director: Director,
+    _webs: [WebServer; 2],
+}
+
+impl Lab {
+    fn new(options: &[&str]) -> Self {
+        Self::with(|director| Director::start(director, &[&ONE_ARM[..], options].concat()))
+    }
+
+    fn with(start: impl FnOnce(&Namespace) -> Director) -> Self {
+        let network = Network::build(&topology()).unwrap();
+        let webs = [("real1", 80), ("real2", FAR_PORT)].map(|(host, port)| {
+            let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            let inside = network.host(host).unwrap();
+            let listeners = inside.run(|| web::listen(listen, 1)).unwrap().unwrap();
+            WebServer::start(listeners, Site::new(host).page("/", "text/plain", "")).unwrap()
+        });
+        let director = start(network.host("director").unwrap());
+        Lab { network, director, _webs: webs }
+    }
+
+    fn host(&self, name: &str) -> &Namespace {
+        self.network.host(name).unwrap()
+    }
+
+    fn ulvs(&self, line: &str) -> String {
+        self.director.ulvs(self.host("director"), line)
+    }
+
+    /// A service at `addr` with both servers.
+    fn balance(&self, addr: Ipv4Addr, options: &str) {
+        self.ulvs(&format!("ipvsadm -A -t {addr}:80 -s rr {options}"));
+        self.ulvs(&format!("ipvsadm -a -t {addr}:80 -r {NEAR}:80 --fullnat"));
+        self.ulvs(&format!("ipvsadm -a -t {addr}:80 -r {FAR}:{FAR_PORT} --fullnat"));
+    }
+
+    /// Which servers answer the client, one after the other.
+    fn servers(&self, at: Ipv4Addr, count: usize) -> Vec<String> {
+        let fetch = || web::get((at, 80).into(), "/", PATIENCE).unwrap().server;
+        (0..count).map(|_| self.host("client").run(fetch).unwrap()).collect()
+    }
+
+    fn transfer_both_ways(&self, at: Ipv4Addr) {
+        let (client, at) = (self.host("client"), SocketAddr::from((at, 80)));
+        for _ in 0..2 {
+            client.run(|| web::download(at, 100 * MIB, PATIENCE)).unwrap().unwrap();
+        }
+        for _ in 0..2 {
+            client.run(|| web::upload(at, 100 * MIB, PATIENCE)).unwrap().unwrap();
+        }
+    }
+
+    /// The director's kernel has neither reset nor rejected anything.
+    fn assert_kernel_is_silent(&self) {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+        let counters = self.host("director").run(read).unwrap();
+        for (group, name) in [("Tcp:", "OutRsts"), ("Icmp:", "OutDestUnreachs")] {
+            let mut lines = counters.lines().filter(|line| line.starts_with(group));
+            let [mut names, values] = [(); 2].map(|()| lines.next().unwrap().split(' '));
+            let value = names.position(|each| each == name).and_then(|at| values.clone().nth(at));
+            assert_eq!(value, Some("0"), "{group} {name}");
+        }
+    }
+
+    /// A server on a real server's host, reached through a service at `addr`, and whom it sees.
+    fn peer(&self, addr: Ipv4Addr) -> (TcpStream, SocketAddr) {
+        let listen = SocketAddr::from((NEAR, 7000));
+        let listener = self.host("real1").run(|| TcpListener::bind(listen)).unwrap().unwrap();
+        let to = SocketAddr::from((addr, 7000));
+        let connect = || TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+        let stream = self.host("client").run(connect).unwrap();
+        (stream, listener.accept().unwrap().1)
+    }
+}
+
+const IN_TURN: [&str; 4] = ["real2", "real1", "real2", "real1"];
+
+#[test]
+fn servers_anywhere_answer_through_a_one_arm_director() {
+    sandbox::run("servers_anywhere_answer_through_a_one_arm_director", || {
+        let lab = Lab::new(&[]);
+        lab.balance(VIRTUAL, "");
+        assert_eq!(lab.servers(VIRTUAL, 4), IN_TURN);
+        let listing = lab.ulvs("ipvsadm -Ln");
+        let real = format!("{:<28} FullNat 1      0          2", format!("{FAR}:{FAR_PORT}"));
+        assert!(listing.contains(&real), "{listing}");
+        let connections = lab.ulvs("ipvsadm -Lnc");
+        let from = |line: &&str| line.contains(&format!("{NEAR}:80   {DIRECTOR}:"));
+        assert_eq!(connections.lines().filter(from).count(), 2, "{connections}");
+        lab.transfer_both_ways(VIRTUAL);
+        lab.assert_kernel_is_silent();
+    });
+}
+
+#[test]
+fn it_balances_its_own_address_too() {
+    sandbox::run("it_balances_its_own_address_too", || {
+        let lab = Lab::new(&["--workers", "2"]);
+        lab.balance(DIRECTOR, "");
+        assert_eq!(lab.servers(DIRECTOR, 40), IN_TURN.repeat(10));
+        lab.transfer_both_ways(DIRECTOR);
+        lab.assert_kernel_is_silent();
+        let own: SocketAddr = (DIRECTOR, 22).into();
+        let ssh = lab.host("director").run(|| TcpListener::bind(own)).unwrap().unwrap();
+        let connect = move || TcpStream::connect_timeout(&own, PATIENCE).map(drop);
+        lab.host("client").run(connect).unwrap().unwrap();
+        ssh.accept().unwrap();
+        // The host's own programs reach the real servers as before.
+        let near = SocketAddr::from((NEAR, 80));
+        let check = || web::get(near, "/", PATIENCE).unwrap().server;
+        assert_eq!(lab.host("director").run(check).unwrap(), "real1");
+    });
+}
+
+#[test]
+fn local_addresses_that_nobody_has_are_the_directors() {
+    sandbox::run("local_addresses_that_nobody_has_are_the_directors", || {
+        let lab = Lab::new(&[]);
+        let locals = [Ipv4Addr::new(172, 16, 1, 210), Ipv4Addr::new(172, 16, 1, 211)];
+        lab.balance(VIRTUAL, "--local-address 172.16.1.210,172.16.1.211");
+        assert_eq!(lab.servers(VIRTUAL, 4), IN_TURN);
+        lab.transfer_both_ways(VIRTUAL);
+        lab.ulvs(&format!("ipvsadm -A -t {VIRTUAL}:7000 --local-address {}", locals[0]));
+        lab.ulvs(&format!("ipvsadm --add-laddr -t {VIRTUAL}:7000 --local-address {}", locals[1]));
+        lab.ulvs(&format!("ipvsadm --del-laddr -t {VIRTUAL}:7000 --local-address {}", locals[0]));
+        lab.ulvs(&format!("ipvsadm -a -t {VIRTUAL}:7000 -r {NEAR} --fullnat"));
+        let (_stream, peer) = lab.peer(VIRTUAL);
+        assert_eq!(peer.ip(), IpAddr::V4(locals[1]));
+        let listed = lab.ulvs(&format!("ipvsadm --get-laddr -t {VIRTUAL}:7000"));
+        assert!(listed.contains("172.16.1.211                    1\n"), "{listed}");
+        let saved = lab.ulvs("ipvsadm -Sn");
+        assert!(saved.contains(":7000 -s wlc --local-address 172.16.1.211\n"), "{saved}");
+        assert!(saved.contains(&format!("-r {NEAR}:7000 --fullnat -w 1\n")), "{saved}");
+    });
+}
+
+#[test]
+fn the_privileges_of_a_plain_container_are_enough() {
+    sandbox::run("the_privileges_of_a_plain_container_are_enough", || {
+        if Command::new("setpriv").arg("--version").output().is_err() {
+            return println!("skipped: setpriv is not installed");
+        }
+        let mut lab = Lab::with(|director| {
+            let granted = "-all,+net_raw,+net_bind_service";
+            let mut command = director.command("setpriv");
+            command.args(["--bounding-set", granted, "--inh-caps", granted]);
+            command.arg(env!("CARGO_BIN_EXE_ulvs"));
+            Director::start_by(command, &ONE_ARM)
+        });
+        lab.balance(DIRECTOR, "");
+        assert_eq!(lab.servers(DIRECTOR, 4), IN_TURN);
+        lab.transfer_both_ways(DIRECTOR);
+        lab.assert_kernel_is_silent();
+        assert!(lab.director.log().contains("local ports for full NAT"), "{}", lab.director.log());
+        lab.director.kill();
+        lab.director = Director::start(lab.host("director"), &ONE_ARM);
+        lab.balance(DIRECTOR, "");
+        assert_eq!(lab.servers(DIRECTOR, 4), IN_TURN, "its successor serves");
+    });
+}
+
+#[test]
+fn udp_goes_both_ways() {
+    sandbox::run("udp_goes_both_ways", || {
+        let lab = Lab::new(&[]);
+        lab.ulvs(&format!("ipvsadm -A -u {DIRECTOR}:53"));
+        lab.ulvs(&format!("ipvsadm -a -u {DIRECTOR}:53 -r {NEAR}:5353 --fullnat"));
+        let bind = |host: &str, address: SocketAddr| {
+            let socket = lab.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let (server, client) =
+            (bind("real1", (NEAR, 5353).into()), bind("client", (CLIENT, 0).into()));
+        let mut datagram = [0; 64];
+        for _ in 0..3 {
+            client.send_to(b"question", (DIRECTOR, 53)).unwrap();
+            let (length, from) = server.recv_from(&mut datagram).unwrap();
+            assert_eq!((&datagram[..length], from.ip()), (&b"question"[..], IpAddr::V4(DIRECTOR)));
+            server.send_to(b"answer", from).unwrap();
+            let (length, from) = client.recv_from(&mut datagram).unwrap();
+            assert_eq!((&datagram[..length], from), (&b"answer"[..], (DIRECTOR, 53).into()));
+        }
+        lab.assert_kernel_is_silent();
+    });
+}
+
+#[test]
+fn a_closed_port_is_refused_to_the_client() {
+    sandbox::run("a_closed_port_is_refused_to_the_client", || {
+        let lab = Lab::new(&[]);
+        lab.ulvs(&format!("ipvsadm -A -t {DIRECTOR}:81"));
+        lab.ulvs(&format!("ipvsadm -a -t {DIRECTOR}:81 -r {NEAR}:81 --fullnat"));
+        lab.ulvs(&format!("ipvsadm -A -u {DIRECTOR}:81"));
+        lab.ulvs(&format!("ipvsadm -a -u {DIRECTOR}:81 -r {NEAR}:81 --fullnat"));
+        let to = SocketAddr::from((DIRECTOR, 81));
+        let connect = || TcpStream::connect_timeout(&to, PATIENCE).map(drop);
+        let refused = lab.host("client").run(connect).unwrap().unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        // The error about a datagram comes back to who sent it.
+        let ask = || {
+            let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.connect(to).unwrap();
+            socket.send(b"question").unwrap();
+            socket.recv(&mut [0; 16]).unwrap_err().kind()
+        };
+        let refused = lab.host("client").run(ask).unwrap();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+    });
+}
