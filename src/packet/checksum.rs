@@ -50,6 +50,18 @@ impl Sum {
         self.plus_word(!word)
     }
 
+    /// What cancels this sum out.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self(u64::from(!self.folded()))
+    }
+
+    /// The sum of the same bytes if they begin one place later. **Source** — RFC 1071 §2 (B).
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self(u64::from(self.folded().swap_bytes()))
+    }
+
     /// This sum and an address as it stands in a header of its family.
     #[must_use]
     pub fn plus_addr(self, addr: Addr) -> Self {

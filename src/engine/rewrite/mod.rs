@@ -4,3 +4,4 @@
 
 pub mod icmp;
 pub mod nat;
+pub mod sequence;
