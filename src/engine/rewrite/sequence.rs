@@ -249,7 +249,7 @@ mod tests {
             shift.shift_acknowledgements(&mut packet, &headers);
             let mut plain = vec![TcpOptionElement::Noop; padding];
             plain.push(TcpOptionElement::SelectiveAcknowledgement((2000, 3000), [None; 3]));
-            assert_eq!(packet.bytes(), segment(7, 1010, &plain, b""));
+            assert_eq!(packet.bytes(), segment(7, 1000, &plain, b""));
         }
     }
 
