@@ -13,7 +13,7 @@
 mod divert;
 mod holder;
 mod locals;
-mod nftables;
+pub(crate) mod nftables;
 mod rules;
 mod socket;
 mod sys;

@@ -29,13 +29,22 @@ pub enum Hook {
     Prerouting,
     /// All packets that arrive by these interfaces, before anything else of the kernel.
     Ingress(Vec<String>),
+    /// First packets of IPv4 connections that arrive, before routing, for translation.
+    DestinationNat,
 }
 
 impl Hook {
     fn family(&self) -> u8 {
         match self {
-            Self::Prerouting => libc::NFPROTO_IPV4 as u8,
+            Self::Prerouting | Self::DestinationNat => libc::NFPROTO_IPV4 as u8,
             Self::Ingress(_) => libc::NFPROTO_NETDEV as u8,
+        }
+    }
+
+    fn chain_type(&self) -> &'static str {
+        match self {
+            Self::Prerouting | Self::Ingress(_) => "filter",
+            Self::DestinationNat => "nat",
         }
     }
 }
@@ -92,6 +101,8 @@ pub enum Expression {
     /// Sends the packet out of the interface whose number is in a register, to the neighbour there
     /// whose address is in another.
     Forward { device: u32, neighbour: u32, family: Family },
+    /// Sends the connection to the IPv4 address and the port in two registers.
+    DestinationNat { address: u32, port: u32 },
 }
 
 /// Which header an offset counts from.
@@ -212,7 +223,7 @@ impl<'a> Batch<'a> {
             out.text(3, CHAIN);
             out.nest(4, |out| out.hook(&contents.hook));
             out.number(5, libc::NF_ACCEPT as u32);
-            out.text(7, "filter");
+            out.text(7, contents.hook.chain_type());
         });
         for rule in &contents.rules {
             self.message(NEW_RULE, CREATE | APPEND, |out| {
@@ -313,6 +324,10 @@ impl Attributes<'_> {
                 self.number(1, PREROUTING);
                 self.number(2, PRIORITY as u32);
             }
+            Hook::DestinationNat => {
+                self.number(1, PREROUTING);
+                self.number(2, NAT_PRIORITY as u32);
+            }
             Hook::Ingress(interfaces) => {
                 self.number(1, INGRESS);
                 self.number(2, 0);
@@ -381,6 +396,12 @@ impl Attributes<'_> {
                 out.number(2, FIRST_REGISTER + neighbour);
                 out.number(3, protocol as u32);
             }),
+            DestinationNat { address, port } => self.named("nat", |out| {
+                out.number(1, DESTINATION_NAT);
+                out.number(2, libc::NFPROTO_IPV4 as u32);
+                out.number(3, FIRST_REGISTER + address);
+                out.number(5, FIRST_REGISTER + port);
+            }),
         }
     }
 
@@ -448,6 +469,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CHAIN: &str = "beside_ulvs";
 /// Before connection tracking, as iptables' table `raw`.
 const PRIORITY: i32 = -300;
+/// As iptables' table `nat` has it there.
+const NAT_PRIORITY: i32 = -100;
 const INGRESS: u32 = 0;
 const PREROUTING: u32 = libc::NF_INET_PRE_ROUTING as u32;
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
@@ -474,5 +497,6 @@ const META_PACKET_TYPE: u32 = 19;
 const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
+const DESTINATION_NAT: u32 = 1;
 /// An attribute's length is 16 bits wide.
 const KEYS_EACH: usize = 1000;

@@ -31,24 +31,22 @@ fn promises_kept(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{said}\n{complaint}");
     assert!(said.contains("\nVerdict\n  ok  "), "{said}");
     assert!(!said.contains("  NO  "), "{said}");
-    assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
+    // A command that is to be copied must not be cut.
+    let fits = |line: &str| line.starts_with("director# ") || line.chars().count() <= 100;
+    assert!(said.lines().all(fits), "{said}");
     assert!(!said.contains('\x1b'), "no colours where there is no terminal: {said}");
     said
 }
 
-/// Which pages the client got, in their order, in the parts whose heading contains `part`.
+/// Which pages clients got, in their order, in the parts whose heading contains `part`.
 fn pages<'a>(said: &'a str, part: &str) -> Vec<&'a str> {
-    let mut pages = Vec::new();
-    let mut inside = false;
-    for line in said.lines() {
+    let parts = said.split("\n\n").filter(|text| text.lines().next().unwrap_or("").contains(part));
+    let is_turn = |line: &&str| {
         let turn = line.split_ascii_whitespace().next().unwrap_or_default();
-        if line.starts_with("  ") && turn.parse::<u32>().is_ok() && inside {
-            pages.push(line[7..].split("  ").next().unwrap_or_default().trim());
-        } else if !line.starts_with(' ') && !line.is_empty() {
-            inside = line.contains(part);
-        }
-    }
-    pages
+        line.starts_with("  ") && turn.parse::<u32>().is_ok()
+    };
+    let turns = parts.flat_map(|text| text.lines().filter(is_turn));
+    turns.map(|line| line[7..].split("  ").next().unwrap_or_default().trim()).collect()
 }
 
 /// Whether these commands were shown as typed on the director, in this order.
@@ -106,10 +104,72 @@ fn the_persistence_lab_keeps_its_promises() {
 }
 
 #[test]
+fn the_fwmark_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["fwmark"]);
+    let mark = "ulvs mark -t mangle -A PREROUTING -p tcp -d 192.168.122.2 --dport";
+    let published = [
+        &format!("{mark} 80 -j MARK --set-mark 10"),
+        &format!("{mark} 3306 -j MARK --set-mark 10"),
+        "ipvsadm -A -f 10 -s rr",
+        "ipvsadm -a -f 10 -r 192.168.122.128 -g",
+        "ipvsadm -a -f 10 -r 192.168.122.129 -g",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    assert!(said.contains("\nFWM  10 rr\n  -> 192.168.122.128:0 "), "{said}");
+    let (one, two) = ("this is rs1", "this is rs2");
+    assert_eq!(pages(&said, "The client fetches"), [two, one, two], "{said}");
+    assert_eq!(pages(&said, "takes the next turn"), ["real1", "real2", "real1"], "{said}");
+    let together = pages(&said, "should reach the same server");
+    assert_eq!(together, [two, two, "real2", "real2"], "{said}");
+}
+
+#[test]
+fn the_dr_labs_keep_their_promises() {
+    needs_namespaces!();
+    let (one, two) = ("this is rs1", "this is rs2");
+    let said = told(&["dr"]);
+    let published = [
+        "ipvsadm -A -t 192.168.0.110:80 -s rr",
+        "ipvsadm -a -t 192.168.0.110:80 -r 192.168.0.112:80 -g -w 1",
+        "ipvsadm -a -t 192.168.0.110:80 -r 192.168.0.113:80 -g -w 1",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    let turns = [[two, one].repeat(3), [two, one, one].repeat(2)].concat();
+    assert_eq!(pages(&said, "The client fetches"), turns, "{said}");
+    direct(&said);
+
+    let said = told(&["dr", "--network", "172.16.1"]);
+    let published = [
+        "ipvsadm -A -t 172.16.1.100:80 -s wlc",
+        "ipvsadm -a -t 172.16.1.100:80 -r 172.16.1.10 -w 2 -g",
+        "ipvsadm -a -t 172.16.1.100:80 -r 172.16.1.20 -w 2 -g",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    assert_eq!(pages(&said, "The client fetches"), [two, one].repeat(3), "{said}");
+    direct(&said);
+
+    let said = told(&["dr-router"]);
+    assert!(said.contains("The client fetches http://10.1.1.35/ 6 times"), "{said}");
+    assert_eq!(pages(&said, "The client fetches"), [two, one].repeat(3), "{said}");
+    direct(&said);
+}
+
+/// Replies came from the real servers, and both ends of long transfers have the same sum.
+fn direct(said: &str) {
+    let at_director = said.lines().find(|line| line.starts_with("  to the director came"));
+    assert!(at_director.is_some_and(|line| line.contains(", and 0 from ")), "{said}");
+    let sums = said.lines().filter_map(|line| line.trim().strip_prefix("sha256 "));
+    let sums: Vec<&str> = sums.filter_map(|rest| rest.split(' ').next()).collect();
+    assert!(sums.len() == 4 && sums[0] == sums[1] && sums[2] == sums[3], "{said}");
+    assert!(said.contains("arp_ignore 1, arp_announce 2"), "{said}");
+}
+
+#[test]
 fn nothing_is_left_of_any_lab_that_is_killed() {
     needs_namespaces!();
-    for lab in [["weights", "--requests", "1"], ["persistence", "--requests", "1"]] {
-        let mut lab = Lab::start(&lab);
+    for lab in ["weights", "persistence", "fwmark", "dr", "dr-router"] {
+        let mut lab = Lab::start(&[lab, "--requests", "2"]);
         let processes = lab.processes();
         kill(Pid::from_raw(lab.keeper.id() as i32), Signal::SIGKILL).unwrap();
         assert!(!lab.end().0.success());

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ulvs::lab::process::{self, Plan, Visit};
 
 /// Build a textbook network on this machine and try the director in it
@@ -25,6 +25,12 @@ enum Command {
     Weights(Telling),
     /// NAT with persistence: clients that stay with their web and database servers
     Persistence(Telling),
+    /// Firewall marks: web and database ports as one service, by direct routing
+    Fwmark(Telling),
+    /// Direct routing: real servers that answer the client themselves
+    Dr(Dr),
+    /// Direct routing behind a router that has the public address (DNAT)
+    DrRouter(Telling),
     /// Open a shell on a host of a running lab
     Shell(Shell),
     /// Run a command on a host of a running lab; its exit status is passed on
@@ -48,6 +54,34 @@ struct Telling {
     /// How many pages a client fetches each time [default: as many as the textbook shows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     requests: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct Dr {
+    /// Which textbook's network, scheduler and commands
+    #[arg(long, value_enum, default_value_t = Network::Routed)]
+    network: Network,
+    #[command(flatten)]
+    telling: Telling,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Network {
+    /// 192.168.0.x behind a router, rr and wrr
+    #[value(name = "192.168.0")]
+    Routed,
+    /// 172.16.1.x with the client in the same segment, wlc, real servers given without a port
+    #[value(name = "172.16.1")]
+    Segment,
+}
+
+impl Network {
+    fn story(self) -> &'static str {
+        match self {
+            Network::Routed => "dr",
+            Network::Segment => "dr-172.16.1",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +121,9 @@ impl Lab {
             Command::Nat(telling) => telling.keep("nat"),
             Command::Weights(telling) => telling.keep("weights"),
             Command::Persistence(telling) => telling.keep("persistence"),
+            Command::Fwmark(telling) => telling.keep("fwmark"),
+            Command::Dr(dr) => dr.telling.keep(dr.network.story()),
+            Command::DrRouter(telling) => telling.keep("dr-router"),
             Command::Shell(shell) => visit(shell.place, Vec::new()),
             Command::Exec(exec) => visit(exec.place, exec.command),
             Command::List => process::list(),

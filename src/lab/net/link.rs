@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
 use nix::net::if_::if_nametoindex;
-use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -63,6 +63,15 @@ impl Offload {
         Offload::TransmitChecksum,
         Offload::ReceiveChecksum,
     ];
+}
+
+/// What has gone over an interface since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that came in.
+    pub received_bytes: u64,
+    /// Bytes that went out.
+    pub sent_bytes: u64,
 }
 
 /// Connects two namespaces by a veth pair, and sets both ends up.
@@ -172,6 +181,32 @@ impl Namespace {
         )
     }
 
+    /// The addresses of an interface.
+    pub fn addresses(&self, interface: &str) -> Result<Vec<Prefix>, Error> {
+        let index = self.index(interface)?;
+        let found: Vec<AddressMessage> = self.netlink(
+            || format!("list the addresses of {interface}"),
+            async move |handle| {
+                let request = handle.address().get().set_link_index_filter(index);
+                request.execute().try_collect().await
+            },
+        )?;
+        Ok(found.iter().filter_map(prefix_of).collect())
+    }
+
+    /// How many bytes an interface has received and sent, the Ethernet headers included.
+    pub fn traffic(&self, interface: &str) -> Result<Traffic, Error> {
+        let link = self.link(interface)?;
+        let counted = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counted) => Some(counted),
+            _ => None,
+        });
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "nothing is counted");
+        let counted =
+            counted.ok_or_else(missing).during(|| format!("{}: {interface}", self.name()))?;
+        Ok(Traffic { received_bytes: counted.rx_bytes, sent_bytes: counted.tx_bytes })
+    }
+
     /// Adds a route.
     pub fn add_route(&self, route: &Route) -> Result<(), Error> {
         let destination = route.destination;
@@ -233,6 +268,19 @@ impl Namespace {
             async move |handle| handle.link().set(message).execute().await,
         )
     }
+}
+
+fn prefix_of(message: &AddressMessage) -> Option<Prefix> {
+    // On links of two ends `Address` is the far one.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    Prefix::new(local.or(any)?, message.header.prefix_len).ok()
 }
 
 fn name_of(link: &LinkMessage) -> Option<String> {

@@ -27,7 +27,7 @@ mod route;
 pub mod sandbox;
 
 pub use error::Error;
-pub use link::{End, Offload, connect};
+pub use link::{End, Offload, Traffic, connect};
 pub use namespace::Namespace;
 pub use prefix::Prefix;
 pub use route::Route;

@@ -85,6 +85,25 @@ fn a_command_runs_in_its_namespace() {
 }
 
 #[test]
+fn addresses_and_traffic_are_told() {
+    sandbox::run("lab::net::tests::addresses_and_traffic_are_told", || {
+        let (client, server) = pair();
+        client.add_address("lo", "198.51.100.1/32".parse().unwrap()).unwrap();
+        let on = |interface| -> Vec<String> {
+            client.addresses(interface).unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert!(on("lo").contains(&"198.51.100.1/32".to_owned()), "{:?}", on("lo"));
+        assert!(on("eth0").contains(&"192.0.2.1/24".to_owned()), "{:?}", on("eth0"));
+        let before = (client.traffic("eth0").unwrap(), server.traffic("eth0").unwrap());
+        exchange(&client, &server, "192.0.2.2:80");
+        let after = (client.traffic("eth0").unwrap(), server.traffic("eth0").unwrap());
+        assert!(after.0.sent_bytes > before.0.sent_bytes);
+        assert!(after.1.received_bytes > before.1.received_bytes);
+        assert!(after.1.sent_bytes > before.1.sent_bytes);
+    });
+}
+
+#[test]
 fn a_missing_interface_is_named() {
     sandbox::run("lab::net::tests::a_missing_interface_is_named", || {
         let client = Namespace::new("client").unwrap();

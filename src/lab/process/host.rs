@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddrV4;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolate::mount_virtual;
 use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
+use crate::lab::services::dnat::DestinationNat;
 use crate::lab::services::{mysql, nfs};
 use crate::lab::topology::{Content, Program};
 use crate::lab::web::{self, Site, WebServer};
@@ -92,6 +94,7 @@ fn serve(channel: &UnixStream) -> io::Result<()> {
 #[derive(Default)]
 struct Running {
     webs: Vec<WebServer>,
+    translations: Vec<DestinationNat>,
 }
 
 impl Running {
@@ -108,6 +111,10 @@ impl Running {
                     said.push(format!("serves {} by NFS", paths.join(" and ")));
                 }
                 Program::Database { listen } => mysql::serve(*listen, &hostname()?)?,
+                Program::Translate { translations } => {
+                    self.translations.push(DestinationNat::start(translations)?);
+                    said.extend(translations.iter().map(in_words_of_iptables));
+                }
                 Program::Web { listen, page } => {
                     let page = content(page, &mut said)?;
                     let site = Site::new(&hostname()?).page("/", "text/html; charset=utf-8", page);
@@ -117,6 +124,15 @@ impl Running {
         }
         Ok(said)
     }
+}
+
+fn in_words_of_iptables((from, to): &(SocketAddrV4, SocketAddrV4)) -> String {
+    format!(
+        "translates as if told: iptables -t nat -A PREROUTING -d {} -p tcp --dport {} -j DNAT \
+         --to-destination {to}",
+        from.ip(),
+        from.port()
+    )
 }
 
 /// A web server's page. Says where it came from, if that is worth saying.

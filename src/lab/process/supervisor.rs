@@ -134,7 +134,7 @@ impl Lab {
 /// The place of a host in the order of starting.
 fn rank(host: &Host) -> usize {
     let of = |program: &Program| match program {
-        Program::Storage { .. } => 0,
+        Program::Storage { .. } | Program::Translate { .. } => 0,
         Program::Web { .. } | Program::Database { .. } => 1,
         Program::Director { .. } => 2,
     };

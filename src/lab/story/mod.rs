@@ -4,7 +4,10 @@
 //! [`LABS`]). A story is told on a [`Scene`], which prints what happens and collects what was
 //! promised; the beginning, the verdict and the invitation are the same for all.
 
+mod direct;
+mod dr;
 mod drawing;
+mod fwmark;
 mod nat;
 mod pages;
 mod persistence;
@@ -39,10 +42,14 @@ pub trait Story {
 }
 
 /// All labs, by the names that `ulvs lab` knows them by.
-const LABS: [(&str, &dyn Story); 3] = [
+const LABS: [(&str, &dyn Story); 7] = [
     ("nat", &nat::Nat),
     ("weights", &weights::Weights),
     ("persistence", &persistence::Persistence),
+    ("fwmark", &fwmark::Fwmark),
+    ("dr", &dr::Tutorial),
+    ("dr-172.16.1", &dr::Segment),
+    ("dr-router", &dr::Router),
 ];
 
 /// The story of that name.

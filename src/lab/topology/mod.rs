@@ -3,12 +3,14 @@
 //! A topology is data. [`Network::build`](crate::lab::Network::build) makes the namespaces and
 //! links, and the hosts' processes start the programs.
 
+pub mod dr;
 pub mod fullnat;
+pub mod fwmark;
 pub mod nat;
 pub mod persistence;
 pub mod weights;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +85,11 @@ pub enum Program {
     Database {
         /// Where it listens.
         listen: SocketAddr,
+    },
+    /// Destination NAT by the host's kernel, for TCP.
+    Translate {
+        /// What connections are for, and where they are sent instead.
+        translations: Vec<(SocketAddrV4, SocketAddrV4)>,
     },
     /// A web server.
     Web {
@@ -172,9 +179,23 @@ impl Host {
         Host::new(name, "web server").runs(Program::Web { listen, page })
     }
 
-    /// The same host with a stand-in for a database at all its addresses.
+    /// The same web server with a stand-in for a database at all its addresses.
     pub fn database(self) -> Self {
-        self.runs(Program::database())
+        Host { role: "web and database", ..self }.runs(Program::database())
+    }
+
+    /// A host whose kernel forwards packets.
+    pub fn router(name: &'static str) -> Self {
+        Host::new(name, "router").sysctl("net.ipv4.ip_forward", "1")
+    }
+
+    /// The same host as a real server of direct routing: it has the virtual address on `lo`, and
+    /// leaves it to the director to answer for it.
+    ///
+    /// **Panics** — if the address is not ADDRESS/LENGTH.
+    pub fn quiet_address(self, address: &str) -> Self {
+        let quiet = QUIET.into_iter().fold(self, |host, (key, value)| host.sysctl(key, value));
+        quiet.address("lo", address)
     }
 
     /// The same host with one more address, on an interface that is no link's end.
@@ -229,6 +250,12 @@ pub fn switched(switch: &'static str, plugged: Vec<Port>) -> Vec<Link> {
     let links = plugged.into_iter().zip(free);
     links.map(|(end, own)| link(port(switch, own, &[]), end)).collect()
 }
+
+/// What keeps a real server of direct routing from answering for the virtual address: answer ARP
+/// on the interface only that has the address asked for, and never ask under the address of another
+/// interface.
+pub const QUIET: [(&str, &str); 2] =
+    [("net.ipv4.conf.all.arp_ignore", "1"), ("net.ipv4.conf.all.arp_announce", "2")];
 
 const WEB_PORT: u16 = 80;
 const DATABASE_PORT: u16 = 3306;

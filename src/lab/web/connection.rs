@@ -260,9 +260,12 @@ impl Connection {
 
 fn take_body(upload: &mut Upload, input: &[u8]) -> usize {
     let length = input.len().min(usize::try_from(upload.remaining_bytes).unwrap_or(usize::MAX));
-    if let Purpose::Verify(None) = upload.purpose {
-        let difference = pattern::first_difference(upload.received_bytes, &input[..length]);
-        upload.purpose = Purpose::Verify(difference);
+    match &mut upload.purpose {
+        Purpose::Verify(difference) if difference.is_none() => {
+            *difference = pattern::first_difference(upload.received_bytes, &input[..length]);
+        }
+        Purpose::Digest(sum) => sum.add(&input[..length]),
+        Purpose::Ignore | Purpose::Count | Purpose::Verify(_) => {}
     }
     upload.received_bytes += length as u64;
     upload.remaining_bytes -= length as u64;

@@ -9,7 +9,9 @@
 //! | `GET`/`HEAD` of a page of the [`Site`] | the page |
 //! | `GET /whoami` | the client's address as the server sees it |
 //! | `GET /bytes/N` | N bytes of the [`pattern`] |
+//! | `GET /sha256/N` | the SHA-256 of those, N up to 256 MiB |
 //! | `POST`/`PUT /sink` | how many bytes came |
+//! | `POST`/`PUT /sha256` | the SHA-256 of the body |
 //! | `POST`/`PUT /verify` | 200 if the body was the [`pattern`], 422 with the first difference |
 //!
 //! ```no_run
@@ -29,6 +31,7 @@ pub mod pattern;
 mod request;
 mod response;
 mod site;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -43,7 +46,7 @@ use std::thread::JoinHandle;
 use mio::Waker;
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub use fetch::{Answer, download, get, upload};
+pub use fetch::{Answer, Transfer, download, download_summed, get, upload, upload_summed};
 pub use site::Site;
 use worker::Worker;
 

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use super::sum::Sum;
+
 /// After how many bytes the pattern repeats: a prime, so that no exchange, loss or repetition of
 /// segments or pages of memory can go unnoticed.
 const PERIOD: usize = 65_521;
@@ -40,6 +42,18 @@ pub fn first_difference(offset: u64, bytes: &[u8]) -> Option<u64> {
         rest = tail;
     }
     None
+}
+
+/// The SHA-256 of the pattern's first `length` bytes, in hexadecimal.
+pub fn sha256(length: u64) -> String {
+    let mut sum = Sum::default();
+    let mut offset = 0;
+    while offset < length {
+        let piece = at(offset, length - offset);
+        sum.add(piece);
+        offset += piece.len() as u64;
+    }
+    sum.text()
 }
 
 /// One step of xorshift64.

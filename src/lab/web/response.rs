@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::pattern;
 use super::request::Request;
 use super::site::Site;
+use super::sum::Sum;
 
 /// A body that is made while it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(super) struct Stream {
 }
 
 /// What is done with the body of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Upload {
     pub(super) received_bytes: u64,
     pub(super) remaining_bytes: u64,
@@ -25,7 +26,7 @@ pub(super) struct Upload {
 }
 
 /// Why a body is received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Purpose {
     /// Nobody wants it; the answer is already given.
     Ignore,
@@ -33,6 +34,8 @@ pub(super) enum Purpose {
     Count,
     /// To be compared with the pattern; with the first difference.
     Verify(Option<u64>),
+    /// To be summed up.
+    Digest(Box<Sum>),
 }
 
 /// A body of up to this size is sent together with its head.
@@ -54,8 +57,10 @@ pub(super) fn answer(
         to.body(out, &page.body);
     } else if request.path == "/whoami" {
         to.text(out, 200, format_args!("you are {client}, this is {}\n", site.name()));
-    } else if let Some(length) = bytes_asked(request.path) {
+    } else if let Some(length) = number_behind("/bytes/", request.path) {
         return to.pattern(out, length);
+    } else if let Some(length) = number_behind("/sha256/", request.path) {
+        to.digest(out, length);
     } else {
         to.text(out, 404, format_args!("{} has no such page\n", site.name()));
     }
@@ -66,13 +71,14 @@ pub(super) fn answer(
 pub(super) fn receipt(out: &mut Vec<u8>, upload: &Upload, site: &Site) {
     let to = Reply { site, with_body: true, keep_alive: upload.keep_alive, old: upload.old };
     let received = upload.received_bytes;
-    match upload.purpose {
+    match &upload.purpose {
         Purpose::Ignore => {}
         Purpose::Count => to.text(out, 200, format_args!("{received} bytes\n")),
         Purpose::Verify(None) => to.text(out, 200, format_args!("{received} bytes are right\n")),
         Purpose::Verify(Some(offset)) => {
             to.text(out, 422, format_args!("byte {offset} of {received} is wrong\n"));
         }
+        Purpose::Digest(sum) => to.text(out, 200, format_args!("{}\n", sum.text())),
     }
 }
 
@@ -87,6 +93,7 @@ pub(super) fn upload(request: &Request<'_>) -> Option<Upload> {
     let purpose = match (request.method, request.path) {
         ("POST" | "PUT", "/sink") => Purpose::Count,
         ("POST" | "PUT", "/verify") => Purpose::Verify(None),
+        ("POST" | "PUT", "/sha256") => Purpose::Digest(Box::default()),
         _ => return None,
     };
     Some(receive(request, purpose))
@@ -103,8 +110,8 @@ pub(super) fn receive(request: &Request<'_>, purpose: Purpose) -> Upload {
     }
 }
 
-fn bytes_asked(path: &str) -> Option<u64> {
-    let digits = path.strip_prefix("/bytes/")?;
+fn number_behind(prefix: &str, path: &str) -> Option<u64> {
+    let digits = path.strip_prefix(prefix)?;
     if digits.starts_with('+') { None } else { digits.parse().ok() }
 }
 
@@ -164,7 +171,18 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(pattern::at(0, length));
         Stream::default()
     }
+
+    fn digest(&self, out: &mut Vec<u8>, length: u64) {
+        if length > MOST_SUMMED_BYTES {
+            return self.text(out, 422, format_args!("that is too much to sum up at once\n"));
+        }
+        let sum = pattern::sha256(length);
+        self.text(out, 200, format_args!("{sum}\n"));
+    }
 }
+
+/// Other clients wait while so much is summed up: not long.
+const MOST_SUMMED_BYTES: u64 = 256 << 20;
 
 /// Counts what is written to it.
 struct Counter(u64);

@@ -247,3 +247,25 @@ fn a_dropped_server_frees_its_address() {
     drop(server);
     assert!(TcpStream::connect(address).is_err());
 }
+
+#[test]
+fn sums_are_those_of_the_bytes() {
+    let server = server();
+    let patience = Duration::from_secs(10);
+    // printf abc | sha256sum
+    let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let answer = ask(
+        &server,
+        b"POST /sha256 HTTP/1.1\r\nContent-Length: 3\r\n\
+        Connection: close\r\n\r\nabc",
+    );
+    assert!(answer.ends_with(&format!("\r\n\r\n{of_abc}\n")), "{answer}");
+    let up = upload_summed(server.address(), 3_000_001, patience).unwrap();
+    let down = download_summed(server.address(), 3_000_001, patience).unwrap();
+    assert_eq!((&up.sha256, &up.server), (&up.server_sha256, &"real1".to_owned()));
+    assert_eq!(down.sha256, down.server_sha256);
+    assert_eq!(up.sha256, down.sha256);
+    let shorter = download_summed(server.address(), 3_000_000, patience).unwrap();
+    assert_ne!(shorter.sha256, down.sha256);
+    assert!(ask(&server, &get("/sha256/999999999999")).starts_with("HTTP/1.1 422 "));
+}
