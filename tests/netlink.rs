@@ -177,6 +177,36 @@ fn cut_and_twisted_requests_never_hurt() {
     }
 }
 
+#[test]
+fn settings_are_told_and_changed_and_refusals_say_why() {
+    let table = Arc::new(ServiceTable::new(1));
+    let handler = Handler::new(Arc::clone(&table), TestHost::default());
+    let mut transport = InProcess { handler: &handler, now: Moment::default() };
+    let mut director = Director::new(&mut transport);
+    let settings = director.settings().unwrap();
+    assert!(settings.is_sorted_by_key(|setting| setting.name.clone()));
+    assert!(settings.iter().any(|setting| setting.name == "am_droprate" && setting.value == "10"));
+    assert_eq!(director.set_setting("sloppy_tcp", "0x1").unwrap(), None);
+    assert_eq!(table.snapshot().settings.sloppy_tcp, 1);
+    let remark = director.set_setting("sync_ports", "4").unwrap();
+    assert!(remark.unwrap().contains("no effect"));
+    let long = "1".repeat(70_000);
+    for (name, value, errno) in [
+        ("no_such", "1", Errno::ENOENT),
+        ("drop_entry", "4", Errno::EINVAL),
+        ("drop_entry", "", Errno::EINVAL),
+        ("drop_entry", &long, Errno::EINVAL),
+        ("debug_level", "1", Errno::EACCES),
+    ] {
+        let epoch = table.epoch();
+        match director.set_setting(name, value) {
+            Err(Failure::Refused { errno: found, .. }) => assert_eq!(found, errno, "{name}"),
+            other => panic!("{name}={value}: {other:?}"),
+        }
+        assert_eq!(table.epoch(), epoch, "a refused edit changes nothing");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 

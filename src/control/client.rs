@@ -11,6 +11,7 @@ use super::handler::{Handler, Host};
 use super::netlink::connection::{self, ConnectionView};
 use super::netlink::counter::CounterView;
 use super::netlink::ipvs::{self, Daemon, Dest, Info, Service, Side, command};
+use super::netlink::setting::{self, SettingView};
 use super::netlink::{
     Attributes, Frame, GenericFamily, Outcome, Writer, controller, convert, frames, header,
 };
@@ -244,6 +245,25 @@ impl<'a> Director<'a> {
             rules.push(rule.and_then(|rule| rule.ok_or(Errno::EPROTO)));
         })?;
         told(rules.into_iter().collect())
+    }
+
+    /// All settings of `net.ipv4.vs`, in the order of their names.
+    pub fn settings(&mut self) -> Result<Vec<SettingView>, Failure> {
+        let mut settings = Vec::new();
+        self.dump(&connection::FAMILY, connection::GET_SETTINGS, |_| {}, &mut |from| {
+            settings.push(SettingView::parse(from));
+        })?;
+        told(settings.into_iter().collect())
+    }
+
+    /// Changes a setting, named without `net.ipv4.vs`.
+    pub fn set_setting(&mut self, name: &str, value: &str) -> Result<Remark, Failure> {
+        if name.len().max(value.len()) > setting::MAX_TEXT {
+            return Err(Failure::Refused { errno: Errno::EINVAL, hint: None });
+        }
+        let setting = SettingView { name: name.into(), value: value.into() };
+        let fill = |to: &mut Writer| setting.emit(to);
+        self.call(&connection::FAMILY, connection::EDIT_SETTING, fill, &mut |_| {})
     }
 
     /// What the director counts beyond the services' own statistics.

@@ -5,6 +5,7 @@
 //! - [`server`] and [`client`]: both ends, with the Unix [`socket`] between them.
 //! - [`ipvsadm`]: the command that administrators know.
 //! - [`iptables`]: its words, for what the director does in its stead.
+//! - [`sysctl`]: the settings of `net.ipv4.vs`, as sysctl(8) shows and changes them.
 //! - [`rules`]: files of such commands.
 
 pub mod advice;
@@ -20,5 +21,6 @@ pub mod server;
 mod snat;
 pub mod socket;
 mod sync;
+pub mod sysctl;
 
 pub use sync::{SyncDaemon, SyncRequest, SyncRole};

@@ -4,6 +4,7 @@
 //! in the simulator, in benches and under fuzzers.
 
 pub mod conn;
+mod defence;
 mod director;
 pub mod local;
 mod mark;
@@ -11,7 +12,7 @@ mod network;
 pub mod rewrite;
 pub mod scheduler;
 pub mod service;
-mod settings;
+pub mod settings;
 pub mod shard;
 mod sip;
 mod snat;
@@ -19,6 +20,7 @@ pub mod stats;
 mod time;
 mod verdict;
 
+pub use defence::Defence;
 pub use director::{Director, DirectorConfig, MAX_BATCH, Output};
 pub use mark::MarkRule;
 pub use network::{Network, Owner};

@@ -61,6 +61,8 @@ drop_reasons! {
     UnsupportedMethod = "unsupported-method",
     /// A packet to a service with the SIP persistence engine that has no Call-ID.
     NoCallId = "no-call-id",
+    /// It would have opened a connection, but `drop_packet` was its bane.
+    DropPacket = "drop-packet",
     /// The connection table is full.
     TableFull = "table-full",
     /// No free port for a connection that a server begins.

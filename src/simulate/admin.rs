@@ -2,23 +2,27 @@
 //! protocol, without a socket between them.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use clap::Parser;
+use nix::errno::Errno;
+
 use super::host::DirectorHost;
-use super::settings::Settings;
+use super::settings::HostSettings;
 use crate::control::advice::Route;
-use crate::control::client::InProcess;
+use crate::control::client::{Director, Failure, InProcess};
 use crate::control::handler::{Handler, Host};
 use crate::control::ipvsadm::names::Names;
 use crate::control::ipvsadm::{Console, run};
 use crate::control::marks::{self, MarkCommand};
 use crate::control::netlink::connection::ConnectionView;
+use crate::control::sysctl;
+use crate::engine::Moment;
 use crate::engine::conn::{Connection, TemplateView};
-use crate::engine::scheduler::Tunables;
 use crate::engine::service::{Protocol, ServiceTable};
-use crate::engine::{Moment, Settings as EngineSettings};
 use crate::packet::Addr;
 
 /// What a command said.
@@ -46,8 +50,7 @@ const IPTABLES_FAILED: i32 = 2;
 #[derive(Debug)]
 pub struct Administration {
     services: Arc<ServiceTable>,
-    /// Settings of `net.ipv4.vs`.
-    pub settings: Settings,
+    host_settings: HostSettings,
     /// Files that shell commands wrote.
     pub files: HashMap<String, String>,
 }
@@ -55,7 +58,7 @@ pub struct Administration {
 impl Administration {
     /// The administration of `services`.
     pub fn new(services: Arc<ServiceTable>) -> Self {
-        Self { services, settings: Settings::default(), files: HashMap::new() }
+        Self { services, host_settings: HostSettings::default(), files: HashMap::new() }
     }
 
     /// Runs iptables, as far as it marks packets.
@@ -81,45 +84,95 @@ impl Administration {
         host: &DirectorHost,
         now: Moment,
     ) -> Output {
-        let handler =
-            Handler::new(Arc::clone(&self.services), Seat { host, services: &self.services, now });
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            stdin: &mut stdin.as_bytes(),
-            stdout: &mut stdout,
-            stderr: &mut stderr,
-            hints: false,
-        };
+        let handler = self.handler(host, now);
         let mut transport = InProcess { handler: &handler, now };
-        let code = run(arguments, &mut console, &mut transport, &mut LabNames);
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Output { stdout: text(stdout), stderr: text(stderr), code }
+        with_console(stdin, |console| run(arguments, console, &mut transport, &mut LabNames))
     }
 
-    /// Hands the settings to the director.
-    pub fn apply_settings(&self) {
-        let number = |name| self.settings.number(name);
-        let milliseconds = |name| number(name).max(0) as u64 * 1000;
-        let schedulers = Tunables {
-            lblc_expiration_ms: milliseconds("lblc_expiration"),
-            lblcr_expiration_ms: milliseconds("lblcr_expiration"),
-            ..Tunables::default()
+    /// Runs sysctl, as far as it is about IPVS.
+    pub fn sysctl(
+        &self,
+        arguments: &[String],
+        stdin: &str,
+        host: &DirectorHost,
+        now: Moment,
+    ) -> Output {
+        let handler = self.handler(host, now);
+        let mut transport = InProcess { handler: &handler, now };
+        let words = std::iter::once("sysctl").chain(arguments.iter().map(String::as_str));
+        let options = match sysctl::Options::try_parse_from(words) {
+            Ok(options) => options,
+            Err(error) => return Output::failed(1, error.to_string().trim_end()),
         };
-        self.services.set_settings(EngineSettings {
-            conn_reuse_mode: number("conn_reuse_mode") as u8,
-            expire_nodest_conn: number("expire_nodest_conn") != 0,
-            expire_quiescent_template: number("expire_quiescent_template") != 0,
-            sloppy_sctp: number("sloppy_sctp") != 0,
-            sloppy_tcp: number("sloppy_tcp") != 0,
-            secure_tcp: number("secure_tcp") == ALWAYS,
-            schedulers,
-        });
+        let not_found = || io::Error::from_raw_os_error(nix::libc::ENOENT);
+        let mut open = |name: &str| self.files.get(name).cloned().ok_or_else(not_found);
+        with_console(stdin, |console| sysctl::run(&options, console, &mut transport, &mut open))
+    }
+
+    /// The value of a kernel setting.
+    ///
+    /// **Errors** — why there is none, in the words of the C library.
+    pub fn setting(
+        &mut self,
+        name: &str,
+        host: &DirectorHost,
+        now: Moment,
+    ) -> Result<String, &'static str> {
+        if let Some(value) = self.host_settings.value(name) {
+            return Ok(value.clone());
+        }
+        let name = name.strip_prefix(IPVS_SETTINGS).unwrap_or(name);
+        let handler = self.handler(host, now);
+        let mut transport = InProcess { handler: &handler, now };
+        let settings = Director::new(&mut transport).settings().unwrap_or_default();
+        let found = settings.into_iter().find(|setting| setting.name == name);
+        found.map(|setting| setting.value).ok_or(Errno::ENOENT.desc())
+    }
+
+    /// Changes a kernel setting.
+    ///
+    /// **Errors** — why it did not change, in the words of the C library.
+    pub fn set(
+        &mut self,
+        name: &str,
+        value: &str,
+        host: &DirectorHost,
+        now: Moment,
+    ) -> Result<(), &'static str> {
+        if let Some(known) = self.host_settings.value(name) {
+            *known = value.to_owned();
+            return Ok(());
+        }
+        let name = name.strip_prefix(IPVS_SETTINGS).unwrap_or(name);
+        let handler = self.handler(host, now);
+        let mut transport = InProcess { handler: &handler, now };
+        match Director::new(&mut transport).set_setting(name, value) {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused { errno, .. }) => Err(errno.desc()),
+            Err(Failure::Transport(_)) => Err(Errno::EIO.desc()),
+        }
+    }
+
+    fn handler<'a>(&'a self, host: &'a DirectorHost, now: Moment) -> Handler<Seat<'a>> {
+        Handler::new(Arc::clone(&self.services), Seat { host, services: &self.services, now })
     }
 }
 
-/// The mode of drop_entry, drop_packet and secure_tcp that does not depend on free memory, of which
-/// a simulated director has plenty.
-const ALWAYS: i64 = 3;
+/// Runs a command that reads `stdin`, and returns what it said.
+fn with_console(stdin: &str, run: impl FnOnce(&mut Console) -> i32) -> Output {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut console = Console {
+        stdin: &mut stdin.as_bytes(),
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        hints: false,
+    };
+    let code = run(&mut console);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Output { stdout: text(stdout), stderr: text(stderr), code }
+}
+
+const IPVS_SETTINGS: &str = "net.ipv4.vs.";
 
 /// What the control protocol asks of the director's host.
 struct Seat<'a> {

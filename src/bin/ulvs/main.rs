@@ -10,6 +10,7 @@ mod run;
 mod simulate;
 mod snat;
 mod stats;
+mod sysctl;
 
 use std::env;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ enum Command {
     Snat(snat::Args),
     /// Give packets firewall marks for services of -f, in the words of iptables -j MARK
     Mark(mark::Args),
+    Sysctl(sysctl::Args),
     /// Show what the director counts: packets by verdict, drops by reason, interfaces
     Stats(stats::Args),
     /// Measure ulvs beside other forwarders on this machine
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Ipvsadm(args) => ipvsadm::run(&args),
         Command::Snat(args) => snat::run(&args),
         Command::Mark(args) => mark::run(&args),
+        Command::Sysctl(args) => sysctl::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),

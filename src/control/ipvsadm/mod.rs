@@ -258,7 +258,7 @@ impl Topic {
 }
 
 /// The C library's words for an error, without the number that Rust adds.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(end) => text[..end].into(),

@@ -12,6 +12,9 @@
 //! | `EDIT_MARKS` (8) | request | change the rules of firewall marks, in the words of iptables |
 //! | `GET_MARKS` (9), a dump | request | list those rules |
 //! | `NEW_MARK` (10) | reply | one rule |
+//! | `EDIT_SETTING` (11) | request | change a setting of `net.ipv4.vs` |
+//! | `GET_SETTINGS` (12), a dump | request | list those settings |
+//! | `NEW_SETTING` (13) | reply | one setting |
 //!
 //! | attribute | value |
 //! |---|---|
@@ -28,14 +31,15 @@
 //! | 15, 16 | group and name of a counter, strings |
 //! | 17 | its value, 64 bits in host order; an empty 18 may stand before it to align it |
 //! | 19, 20 | by full NAT, the address and port from which the real server sees the client come |
+//! | 21, 22 | name of a setting below `net.ipv4.vs` and its value, strings |
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::GenericFamily;
 use super::attr::{Attributes, Writer};
+use super::{GenericFamily, setting};
 use crate::engine::conn::TemplateView;
 use crate::packet::{Addr, Endpoint};
 
@@ -44,7 +48,7 @@ pub const FAMILY: GenericFamily = GenericFamily {
     name: "ULVS",
     id: 0x1d,
     version: 1,
-    max_attribute: LOCAL_END as u32 + 1,
+    max_attribute: setting::LAST as u32,
     operations: &[
         (GET_CONNECTION, 1 | 4 | 8),
         (EDIT_SNAT, 1 | 2 | 8),
@@ -52,6 +56,8 @@ pub const FAMILY: GenericFamily = GenericFamily {
         (GET_COUNTERS, 1 | 4 | 8),
         (EDIT_MARKS, 1 | 2 | 8),
         (GET_MARKS, 1 | 4 | 8),
+        (EDIT_SETTING, 1 | 2 | 8),
+        (GET_SETTINGS, 1 | 4 | 8),
     ],
 };
 
@@ -76,6 +82,12 @@ pub const EDIT_MARKS: u8 = 8;
 pub const GET_MARKS: u8 = 9;
 /// A rule of firewall marks.
 pub const NEW_MARK: u8 = 10;
+/// Changes a setting.
+pub const EDIT_SETTING: u8 = 11;
+/// Lists the settings.
+pub const GET_SETTINGS: u8 = 12;
+/// A setting.
+pub const NEW_SETTING: u8 = 13;
 /// The attribute of a rule.
 pub const RULE: u16 = 13;
 /// Bytes of a rule's text at most.

@@ -43,6 +43,6 @@ const WORKER: u16 = 14;
 const GROUP: u16 = 15;
 const NAME: u16 = 16;
 const VALUE: u16 = 17;
-pub(super) const PAD: u16 = 18;
+const PAD: u16 = 18;
 /// An interface's name has 15 bytes at most, and the rest is words of ours.
 const MAX_TEXT: usize = 64;

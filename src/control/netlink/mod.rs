@@ -12,6 +12,7 @@ pub mod convert;
 pub mod counter;
 mod frame;
 pub mod ipvs;
+pub mod setting;
 
 pub use attr::{Attributes, Writer};
 pub use frame::{Frame, Outcome, acknowledge, done, frames, header, refuse};

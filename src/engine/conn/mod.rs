@@ -8,6 +8,7 @@ mod extras;
 mod hash;
 mod index;
 pub mod sctp;
+mod slab;
 mod state;
 mod table;
 pub mod tcp;

@@ -44,6 +44,23 @@ impl State {
         }
     }
 
+    /// Whether the client has asked and nobody has confirmed.
+    pub fn is_half_open(self) -> bool {
+        matches!(
+            self,
+            Self::Tcp(TcpState::SynRecv | TcpState::SynAck)
+                | Self::Sctp(SctpState::Init1 | SctpState::Init)
+        )
+    }
+
+    /// Whether data may flow, as far as the protocol tells.
+    pub fn may_carry_data(self) -> bool {
+        matches!(
+            self,
+            Self::Tcp(TcpState::Established) | Self::Sctp(SctpState::Established) | Self::Udp
+        )
+    }
+
     /// The name as `ipvsadm -Lc` shows it.
     pub fn name(self) -> &'static str {
         match self {

@@ -6,10 +6,11 @@ use super::extras::Extras;
 use super::hash::Hasher;
 use super::index::Index;
 use super::sctp::SctpState;
+use super::slab::Slab;
 use super::state::State;
 use super::tcp::TcpState;
 use super::template::Template;
-use super::wheel::{Links, Records, Wheel};
+use super::wheel::{Links, Wheel};
 use crate::engine::service::{Activity, ForwardingMethod, RealServer};
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint};
@@ -54,7 +55,7 @@ pub struct Connection {
     real: Option<Arc<RealServer>>,
     /// What only few connections have.
     extras: Option<Box<Extras>>,
-    links: Links,
+    pub(super) links: Links,
     /// Low 32 bits of the moment of the last packet, in milliseconds.
     last_used: u32,
     timeout_ms: u32,
@@ -103,7 +104,7 @@ pub struct NewConnection {
 }
 
 impl Connection {
-    const FREE: Self = Self {
+    pub(super) const FREE: Self = Self {
         client: Addr::UNSPECIFIED,
         virtual_addr: Addr::UNSPECIFIED,
         real_addr: Addr::UNSPECIFIED,
@@ -227,7 +228,12 @@ impl Connection {
 
     /// Milliseconds until it expires if no packet comes.
     pub fn remaining_ms(&self, now: Moment) -> u32 {
-        self.timeout_ms.saturating_sub(now.low().wrapping_sub(self.last_used))
+        self.timeout_ms.saturating_sub(self.idle_ms(now))
+    }
+
+    /// Milliseconds since its last packet.
+    pub fn idle_ms(&self, now: Moment) -> u32 {
+        now.low().wrapping_sub(self.last_used)
     }
 
     /// The direction of a packet with these addresses, if it belongs to this connection.
@@ -287,17 +293,6 @@ pub struct ConnTable {
     len: usize,
     limit: usize,
 }
-
-#[derive(Debug, Default)]
-struct Slab {
-    segments: Vec<Box<[Connection]>>,
-    /// Records that were used and are free again.
-    free: Vec<u32>,
-    used: u32,
-}
-
-/// Records per piece of memory.
-const SEGMENT: usize = 8192;
 
 /// A packet's place in the table, computed ahead of its turn.
 #[derive(Clone, Copy, Debug)]
@@ -493,15 +488,30 @@ impl ConnTable {
         self.len == 0
     }
 
+    /// How many more connections it takes.
+    pub fn room(&self) -> usize {
+        self.limit - self.len
+    }
+
+    /// Positions at which there may be connections, which [`at`](Self::at) takes.
+    pub fn positions(&self) -> usize {
+        self.records.used as usize
+    }
+
+    /// The connection at a position, if there is one.
+    pub fn at(&self, position: usize) -> Option<ConnId> {
+        let id = u32::try_from(position).ok().filter(|id| *id < self.records.used)?;
+        (self.records.get(id).flags & LIVE != 0).then_some(ConnId(id))
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        let records = self.records.segments.len() * SEGMENT * size_of::<Connection>();
-        records + self.index.memory_bytes() + self.records.free.capacity() * size_of::<u32>()
+        self.records.memory_bytes() + self.index.memory_bytes()
     }
 
     /// All connections, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.records.segments.iter().flatten().filter(|record| record.flags & LIVE != 0)
+        self.records.iter().filter(|record| record.flags & LIVE != 0)
     }
 
     /// Connections from position `from` on, at most `count` records looked at, and the position to
@@ -535,35 +545,3 @@ fn hashes(hasher: &Hasher, record: &Connection) -> (u64, u64) {
 
 /// Entries of the index are a record's number and a direction in 32 bits, one value is taken.
 const MAX_CONNECTIONS: usize = (u32::MAX >> 1) as usize;
-
-impl Slab {
-    #[inline]
-    fn get(&self, id: u32) -> &Connection {
-        &self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
-    }
-
-    #[inline]
-    fn get_mut(&mut self, id: u32) -> &mut Connection {
-        &mut self.segments[id as usize / SEGMENT][id as usize % SEGMENT]
-    }
-
-    fn take(&mut self) -> u32 {
-        if let Some(id) = self.free.pop() {
-            return id;
-        }
-        let id = self.used;
-        if id as usize == self.segments.len() * SEGMENT {
-            let mut segment = Vec::with_capacity(SEGMENT);
-            segment.resize_with(SEGMENT, || Connection::FREE);
-            self.segments.push(segment.into_boxed_slice());
-        }
-        self.used += 1;
-        id
-    }
-}
-
-impl Records for Slab {
-    fn links(&mut self, id: u32) -> &mut Links {
-        &mut self.get_mut(id).links
-    }
-}

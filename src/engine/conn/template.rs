@@ -35,6 +35,8 @@ pub struct TemplateKey {
 pub struct Template {
     real: Arc<RealServer>,
     assured: AtomicBool,
+    /// Its record in the table.
+    id: u32,
 }
 
 /// What a listing shows of a template.
@@ -149,9 +151,14 @@ impl Template {
     /// Notes that one of its connections was answered.
     pub fn assure(&self) {
         // Read first, so that workers do not take the line from each other for nothing.
-        if !self.assured.load(Relaxed) {
+        if !self.is_assured() {
             self.assured.store(true, Relaxed);
         }
+    }
+
+    /// Whether one of its connections was ever answered.
+    pub fn is_assured(&self) -> bool {
+        self.assured.load(Relaxed)
     }
 
     /// Whether new connections may follow it. A weight of 0 ends that only with
@@ -228,7 +235,8 @@ impl TemplateTable {
             return None;
         }
         real.bind_template();
-        let template = Arc::new(Template { real, assured: AtomicBool::new(false) });
+        let id = self.free.last().copied().unwrap_or(self.records.0.len() as u32);
+        let template = Arc::new(Template { real, assured: AtomicBool::new(false), id });
         let timeout_ms = u64::from(timeout_s) * 1000;
         let mut record = Record {
             key: key.clone(),
@@ -240,7 +248,8 @@ impl TemplateTable {
         };
         record.deadline = record.from(now);
         let deadline = record.deadline;
-        let id = self.put(record);
+        let put = self.put(record);
+        debug_assert_eq!(put, id, "the record is the next free one");
         self.index.insert(key, id);
         let wheel = self.wheel.get_or_insert_with(|| Wheel::new(now));
         wheel.insert(&mut self.records, id, deadline);
@@ -266,6 +275,31 @@ impl TemplateTable {
             }
         }
         true
+    }
+
+    /// Removes a template, unless connections beside the caller hold it.
+    pub fn drop_unheld(&mut self, template: Arc<Template>) {
+        let record = self.records.0.get_mut(template.id as usize);
+        let known = record.and_then(|record| record.template.as_ref());
+        if known.is_some_and(|known| Arc::ptr_eq(known, &template))
+            && Arc::strong_count(&template) == 2
+        {
+            self.remove(template.id);
+        }
+    }
+
+    /// Removes templates of removed servers that no connection holds. Looks at `count` records from
+    /// position `from` on, and returns the position to go on from; `None` at the end.
+    pub fn drop_removed(&mut self, from: usize, count: usize) -> Option<usize> {
+        let end = from.saturating_add(count).min(self.records.0.len());
+        for id in from..end {
+            let record = &self.records.0[id];
+            let template = record.template.as_ref();
+            if template.is_some_and(|template| !template.real.is_available()) && !record.is_held() {
+                self.remove(id as u32);
+            }
+        }
+        (end < self.records.0.len()).then_some(end)
     }
 
     /// Templates in the table.
@@ -354,7 +388,7 @@ impl Record {
                 real_endpoint: Endpoint::new(template.real.addr(), self.real_port),
             },
             call: self.key.call.clone(),
-            is_assured: template.assured.load(Relaxed),
+            is_assured: template.is_assured(),
             remaining_ms: remaining_ms.min(u64::from(u32::MAX)) as u32,
         })
     }

@@ -88,7 +88,7 @@ impl Director {
         let virtual_endpoint = Endpoint::new(addr, port);
         let key = TemplateKey::new(spec, Protocol::Udp, client.addr, virtual_endpoint)
             .of_call(transit.call_id()?);
-        let quiescent = self.snapshot.settings.expire_quiescent_template;
+        let quiescent = self.snapshot.settings.expire_quiescent_template != 0;
         let mut templates = self.services.templates();
         let template = templates.find(&key, quiescent, transit.now).or_else(|| {
             templates.insert(key, Arc::clone(real), real.port(), timeout_s, transit.now)

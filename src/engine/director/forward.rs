@@ -26,7 +26,7 @@ impl Director {
             return self.begin_anew(transit, id);
         }
         if conn.real().is_some_and(|real| !real.is_available()) {
-            if !self.snapshot.settings.expire_nodest_conn {
+            if self.snapshot.settings.expire_nodest_conn == 0 {
                 return Verdict::Drop(DropReason::ServerRemoved);
             }
             return self.begin_anew(transit, id);
@@ -123,7 +123,7 @@ impl Director {
         let before = conn.state();
         let after = match before {
             State::Tcp(state) => {
-                let secure = self.snapshot.settings.secure_tcp;
+                let secure = self.defence.secures_tcp;
                 let next = |flags| tcp::next(state, flags, seen, secure);
                 transit.flags.map(|flags| State::Tcp(next(flags)))
             }
@@ -154,7 +154,7 @@ impl Director {
     fn is_reused(&self, conn: &Connection) -> bool {
         let settings = &self.snapshot.settings;
         let quiesced = conn.real().is_some_and(|real| real.weight() == 0);
-        if settings.expire_nodest_conn && quiesced {
+        if settings.expire_nodest_conn != 0 && quiesced {
             return true;
         }
         let mode = settings.conn_reuse_mode;

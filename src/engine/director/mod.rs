@@ -23,6 +23,7 @@
 //! how exactly connections expire. `now` never goes back.
 
 mod call;
+mod chores;
 mod errors;
 mod forward;
 mod host;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::conn::{ConnTable, Direction, Lookup, split_mix};
+use super::defence::Defence;
 use super::local::Pools;
 use super::network::Network;
 use super::scheduler::Random;
@@ -50,6 +52,7 @@ use super::verdict::{DropReason, Verdict, VerdictCounters};
 use crate::packet::headers::{ISAKMP, protocol};
 use crate::packet::sctp::write_checksum;
 use crate::packet::{Addr, Checksum, Endpoint, Fragment, Headers, PacketBuf};
+use chores::Chores;
 use errors::ErrorLimit;
 use transit::Transit;
 
@@ -84,6 +87,11 @@ pub struct Director {
     services: Arc<ServiceTable>,
     epoch: u64,
     snapshot: Arc<Snapshot>,
+    defence: Defence,
+    /// How many new connections `drop_packet` lets pass until it drops one.
+    until_drop: i32,
+    chores: Chores,
+    dropped_connections: u64,
     conns: ConnTable,
     pools: Pools,
     random: SeededRandom,
@@ -113,11 +121,16 @@ impl Director {
     /// A director without connections that balances `services`.
     pub fn new(services: Arc<ServiceTable>, config: DirectorConfig, now: Moment) -> Self {
         let mut state = config.seed;
+        services.report_room(config.worker, config.max_connections as u64);
         let workers = services.workers();
         let mut director = Self {
             worker: config.worker,
             epoch: services.epoch(),
             snapshot: services.snapshot(),
+            defence: Defence::default(),
+            until_drop: 0,
+            chores: Chores::default(),
+            dropped_connections: 0,
             services,
             conns: ConnTable::new(config.max_connections, split_mix(&mut state), now),
             random: SeededRandom(split_mix(&mut state)),
@@ -134,6 +147,11 @@ impl Director {
 
     /// Picks up edits to the services since the last call.
     pub fn refresh(&mut self) {
+        let defence = self.services.defence();
+        if defence.round != self.defence.round {
+            self.until_drop = defence.drop_rate;
+        }
+        self.defence = defence;
         let epoch = self.services.epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
@@ -191,11 +209,6 @@ impl Director {
         }
     }
 
-    /// Expires connections whose time has come, but does no more than `budget` steps of work.
-    pub fn handle_timeout(&mut self, now: Moment, budget: u32) {
-        self.conns.expire(now, budget);
-    }
-
     /// The connections.
     pub fn connections(&self) -> &ConnTable {
         &self.conns
@@ -209,6 +222,11 @@ impl Director {
     /// How many packets had which verdict.
     pub fn verdicts(&self) -> &VerdictCounters {
         &self.verdicts
+    }
+
+    /// Connections that `drop_entry` has dropped.
+    pub fn dropped_connections(&self) -> u64 {
+        self.dropped_connections
     }
 
     /// The services as this director sees them.

@@ -40,6 +40,9 @@ impl Director {
         let Endpoint { addr, port } = headers.destination;
         let marked = self.marked_service(headers, transit.network);
         let service = Arc::clone(marked.or_else(|| self.snapshot.lookup(protocol, addr, port))?);
+        if self.drops_packet() {
+            return Some(Verdict::Drop(DropReason::DropPacket));
+        }
         match self.choose(&service, protocol, transit) {
             Ok(choice) => Some(self.open(transit, protocol, choice)),
             Err(Refusal::NoCallId) => Some(Verdict::Drop(DropReason::NoCallId)),
@@ -73,12 +76,12 @@ impl Director {
             _ if transit.headers.source.port == FTP_DATA => false,
             Protocol::Udp => true,
             Protocol::Tcp => transit.flags.is_some_and(|flags| {
-                !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp)
+                !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp != 0)
             }),
             Protocol::Sctp => match transit.sctp_event() {
                 Some(SctpEvent::Init) => true,
                 None | Some(SctpEvent::Abort) => false,
-                Some(_) => self.snapshot.settings.sloppy_sctp,
+                Some(_) => self.snapshot.settings.sloppy_sctp != 0,
             },
         }
     }
@@ -113,7 +116,7 @@ impl Director {
         if spec.persistence_engine.is_some() {
             key = key.of_call(transit.call_id().ok_or(Refusal::NoCallId)?);
         }
-        let quiescent = self.snapshot.settings.expire_quiescent_template;
+        let quiescent = self.snapshot.settings.expire_quiescent_template != 0;
         // Held until the template is there, so that no other worker makes one for the client.
         let mut templates = self.services.templates();
         let template = match templates.find(&key, quiescent, now) {

@@ -1,5 +1,6 @@
 //! The director packet by packet, with a virtual clock.
 
+mod defence;
 mod fullnat;
 mod persistence;
 

@@ -3,123 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::{HashMap, HashSet};
-
-use super::pool::{Retired, ServiceView, VirtualService};
+use super::check::{check_real, check_service};
+use super::pool::{ServiceView, VirtualService};
 use super::real::RealServer;
-use super::spec::{
-    ConfigError, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Timeouts,
-    TunnelKind,
-};
+use super::snapshot::Snapshot;
+use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec, Timeouts};
+use super::trash::{SWEEP_MS, Trash};
 use crate::engine::conn::TemplateTable;
+use crate::engine::defence::{self, DEFENCE_PERIOD_MS, Defence, SharedDefence};
 use crate::engine::local::Locals;
 use crate::engine::mark::MarkRule;
-use crate::engine::settings::Settings;
+use crate::engine::settings::{Setting, SettingError, Settings};
 use crate::engine::snat::SnatRule;
 use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
 use crate::engine::time::Moment;
-use crate::packet::{Addr, Family, Prefix};
-
-/// The services as they are at one moment. Never changes once published.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    services: HashMap<ServiceKey, Arc<VirtualService>>,
-    virtual_addrs: HashSet<Addr>,
-    /// The three timeouts.
-    pub timeouts: Timeouts,
-    /// The settings of `net.ipv4.vs`.
-    pub settings: Settings,
-    /// How connections that real servers begin are translated, the first rule that fits.
-    pub snat: Vec<SnatRule>,
-    /// From which local endpoints connections by full NAT may begin.
-    pub locals: Arc<Locals>,
-    /// How packets that may open a connection are marked: all rules that fit, in their order.
-    pub marks: Vec<MarkRule>,
-    /// Networks, of more than one address, whose packets may be a marked service's.
-    marked_networks: Vec<Prefix>,
-    marks_own: bool,
-    /// Services whose persistence engine tells calls apart.
-    calls: Vec<Arc<VirtualService>>,
-}
-
-impl Snapshot {
-    /// The service with this identity.
-    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<VirtualService>> {
-        self.services.get(key)
-    }
-
-    /// The service that takes packets to this destination: the exact one, else for data connections
-    /// of FTP that of port 21, else that of port 0.
-    ///
-    /// **Source** — IPVS `ip_vs_service_find`, without marks.
-    pub fn lookup(
-        &self,
-        protocol: Protocol,
-        addr: Addr,
-        port: u16,
-    ) -> Option<&Arc<VirtualService>> {
-        let at = |port| self.service(&ServiceKey::Address { protocol, addr, port });
-        let may_be_ftp_data = protocol == Protocol::Tcp && (port == 20 || port >= 1024);
-        at(port).or_else(|| if may_be_ftp_data { at(21) } else { None }).or_else(|| at(0))
-    }
-
-    /// All services, in no particular order.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
-        self.services.values()
-    }
-
-    /// Whether clients talk to this address: some service's, or one that connections of real
-    /// servers are translated to.
-    pub fn is_virtual(&self, addr: Addr) -> bool {
-        self.virtual_addrs.contains(&addr)
-            || self.marked_networks.iter().any(|network| network.contains(addr))
-    }
-
-    /// The rules whose marks may lead to a service.
-    pub fn active_marks(&self) -> impl Iterator<Item = &MarkRule> {
-        let is_marked = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
-        let has_services = self.services.keys().any(is_marked);
-        self.marks.iter().filter(move |_| has_services)
-    }
-
-    /// The single addresses whose packets may be a marked service's.
-    pub fn marked_addresses(&self) -> impl Iterator<Item = Addr> {
-        let networks = self.active_marks().filter_map(|rule| rule.destination);
-        networks.filter(is_single).map(|prefix| prefix.addr())
-    }
-
-    /// Whether packets to any address of the director's own may be a marked service's.
-    pub fn marks_own_addresses(&self) -> bool {
-        self.marks_own
-    }
-
-    /// Services whose persistence engine tells calls apart.
-    pub fn calls(&self) -> &[Arc<VirtualService>] {
-        &self.calls
-    }
-
-    /// Whether there is any service. Without one the director leaves every packet alone.
-    pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
-    }
-
-    fn index_addresses(&mut self) {
-        let addresses = self.services.keys().filter_map(|key| match key {
-            ServiceKey::Address { addr, .. } => Some(*addr),
-            ServiceKey::Mark { .. } => None,
-        });
-        let translated = self.snat.iter().map(|rule| rule.to);
-        let all = addresses.chain(translated).chain(self.marked_addresses());
-        self.virtual_addrs = all.collect();
-        let networks = self.active_marks().filter_map(|rule| rule.destination);
-        self.marked_networks = networks.filter(|prefix| !is_single(prefix)).collect();
-        let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
-        self.marks_own = marks_own;
-        let tells_calls =
-            |service: &&Arc<VirtualService>| service.pool().spec().persistence_engine.is_some();
-        self.calls = self.services.values().filter(tells_calls).cloned().collect();
-    }
-}
+use crate::packet::Addr;
 
 /// All virtual services, shared by the control plane and the workers.
 ///
@@ -133,40 +31,29 @@ pub struct ServiceTable {
     published: Mutex<Arc<Snapshot>>,
     editor: Mutex<Editor>,
     templates: Mutex<TemplateTable>,
+    defence: SharedDefence,
+    /// Grows with every removal of servers whose connections are to end with it.
+    removals: AtomicU64,
+    /// How many more connections each worker could take.
+    room: Box<[AtomicU64]>,
     workers: usize,
 }
 
 #[derive(Debug, Default)]
 struct Editor {
-    trash: Vec<Trashed>,
+    trash: Trash,
     /// Totals of services that are gone, so that the grand total never goes back.
     residue: Totals,
     estimator: Estimator,
+    defence: Defence,
     next_sample: Moment,
     next_sweep: Moment,
+    next_defence: Moment,
 }
-
-/// A removed server whose connections may still live.
-#[derive(Debug)]
-struct Trashed {
-    retired: Retired,
-    /// The service it belonged to, compared by identity and by instance.
-    key: ServiceKey,
-    service: Arc<VirtualService>,
-    idle_since: Option<Moment>,
-}
-
-/// A removed server without connections is forgotten after this long.
-///
-/// **Source** — IPVS `IP_VS_DEST_TRASH_PERIOD`, 120 s, looked at every 60 s.
-const TRASH_PERIOD_MS: u64 = 120_000;
-const TRASH_SWEEP_MS: u64 = 60_000;
 
 /// Most services, and most servers of one service: bounds what a control client can make us hold.
 const MAX_SERVICES: usize = 65_536;
 const MAX_REALS: usize = 65_536;
-/// Most local addresses of one service.
-const MAX_LOCAL_ADDRESSES: usize = 256;
 /// Most rules of one kind.
 const MAX_RULES: usize = 1024;
 
@@ -189,6 +76,9 @@ impl ServiceTable {
             published: Mutex::default(),
             editor: Mutex::default(),
             templates: Mutex::default(),
+            defence: SharedDefence::default(),
+            removals: AtomicU64::new(0),
+            room: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             workers,
         }
     }
@@ -218,6 +108,23 @@ impl ServiceTable {
         lock(&self.templates)
     }
 
+    /// The defences that act now.
+    pub fn defence(&self) -> Defence {
+        self.defence.load()
+    }
+
+    /// Grows whenever servers are removed while `expire_nodest_conn` is set.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
+    }
+
+    /// Takes note of how many more connections a worker could take.
+    pub fn report_room(&self, worker: usize, connections: u64) {
+        if let Some(room) = self.room.get(worker) {
+            room.store(connections, Ordering::Relaxed);
+        }
+    }
+
     /// Adds a service (`-A`).
     pub fn add_service(&self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
         let _editor = self.editor();
@@ -230,7 +137,7 @@ impl ServiceTable {
             return Err(ConfigError::OutOfMemory);
         }
         let service = Arc::new(VirtualService::new(spec, now)?);
-        service.pool().tune(current.settings.schedulers);
+        service.pool().tune(current.settings.tunables());
         self.publish(|snapshot| {
             snapshot.services.insert(service.key(), service);
         });
@@ -255,7 +162,8 @@ impl ServiceTable {
         self.publish(|snapshot| {
             snapshot.services.remove(key);
         });
-        editor.retire_service(service);
+        editor.retire_service(&service);
+        self.count_removal();
         Ok(())
     }
 
@@ -265,8 +173,9 @@ impl ServiceTable {
         let before = self.snapshot();
         self.publish(|snapshot| snapshot.services.clear());
         for service in before.services.values() {
-            editor.retire_service(Arc::clone(service));
+            editor.retire_service(service);
         }
+        self.count_removal();
     }
 
     /// Whether a service would take a real server, as far as its address is not looked at.
@@ -292,10 +201,9 @@ impl ServiceTable {
         if pool.reals().len() >= MAX_REALS {
             return Err(ConfigError::OutOfMemory);
         }
-        let Some(index) = editor.trashed(key, spec) else {
+        let Some((retired, former)) = editor.trash.take(key, spec) else {
             return pool.add(Arc::new(RealServer::new(spec, self.workers)));
         };
-        let Trashed { retired, service: former, .. } = editor.trash.swap_remove(index);
         retired.real.revive(spec);
         if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.add(retired.real) }
     }
@@ -315,7 +223,8 @@ impl ServiceTable {
         let mut editor = self.editor();
         let service = self.require(key)?;
         let retired = service.pool().remove(addr, port)?;
-        editor.trash.push(Trashed { retired, key: *key, service, idle_since: None });
+        editor.trash.keep(retired, service);
+        self.count_removal();
         self.count_edit();
         Ok(())
     }
@@ -356,13 +265,43 @@ impl ServiceTable {
         Ok(())
     }
 
-    /// Replaces the settings of `net.ipv4.vs`.
-    pub fn set_settings(&self, settings: Settings) {
-        let _editor = self.editor();
-        self.publish(|snapshot| snapshot.settings = settings);
-        for service in self.snapshot().services.values() {
-            service.pool().tune(settings.schedulers);
+    /// Changes a setting of `net.ipv4.vs` to what `text` says.
+    ///
+    /// **Errors** — if there is none of that name, or it does not take the value.
+    pub fn set_setting(&self, name: &str, text: &str) -> Result<&'static Setting, SettingError> {
+        let mut editor = self.editor();
+        let setting = Setting::named(name).ok_or(SettingError::Unknown)?;
+        let before = self.snapshot().settings;
+        let mut settings = before;
+        setting.set(&mut settings, text)?;
+        let modes =
+            |settings: &Settings| (settings.drop_entry, settings.drop_packet, settings.secure_tcp);
+        // The kernel looks at once when a mode changes, and with its timer only otherwise.
+        if modes(&settings) != modes(&before) {
+            self.defend(&mut editor, &mut settings);
         }
+        self.replace_settings(before, settings);
+        Ok(setting)
+    }
+
+    fn replace_settings(&self, before: Settings, settings: Settings) {
+        if settings == before {
+            return;
+        }
+        self.publish(|snapshot| snapshot.settings = settings);
+        if settings.tunables() != before.tunables() {
+            for service in self.snapshot().services.values() {
+                service.pool().tune(settings.tunables());
+            }
+        }
+    }
+
+    fn defend(&self, editor: &mut Editor, settings: &mut Settings) {
+        // A worker whose table is full refuses clients, however much room the others have.
+        let least = self.room.iter().map(|room| room.load(Ordering::Relaxed)).min();
+        let room = least.unwrap_or(u64::MAX).saturating_mul(self.room.len() as u64);
+        editor.defence.update(settings, defence::pages(room));
+        self.defence.store(editor.defence);
     }
 
     /// Replaces the rules by which connections of real servers are translated.
@@ -410,28 +349,44 @@ impl ServiceTable {
     }
 
     /// Does what is due by time: samples for the rates, what schedulers have to do, the expiry of
-    /// templates, and forgetting removed servers.
+    /// templates, the modes of the defences, and forgetting removed servers.
     ///
     /// Returns when it wants to be called next.
     pub fn handle_timeout(&self, now: Moment) -> Moment {
         let mut editor = self.editor();
         if now >= editor.next_sample {
             editor.next_sample = Moment::from_ms(now.as_ms() + ESTIMATION_PERIOD_MS);
-            for service in self.snapshot().services.values() {
-                service.pool().sample();
-            }
-            let total = self.sum(&editor);
-            editor.estimator.sample(total);
+            self.estimate(&mut editor);
+        }
+        if now >= editor.next_defence {
+            editor.next_defence = Moment::from_ms(now.as_ms() + DEFENCE_PERIOD_MS);
+            let before = self.snapshot().settings;
+            let mut settings = before;
+            self.defend(&mut editor, &mut settings);
+            self.replace_settings(before, settings);
         }
         if now >= editor.next_sweep {
-            editor.next_sweep = Moment::from_ms(now.as_ms() + TRASH_SWEEP_MS);
-            editor.sweep(now);
+            editor.next_sweep = Moment::from_ms(now.as_ms() + SWEEP_MS);
+            editor.trash.sweep(now);
         }
         let schedulers = self.snapshot();
         let schedulers = schedulers.services.values();
         let next = schedulers.filter_map(|service| service.pool().handle_timeout(now)).min();
         let next = next.unwrap_or(editor.next_sample);
-        next.min(editor.next_sample).min(editor.next_sweep).min(self.expire_templates(now))
+        let next = next.min(editor.next_sample).min(editor.next_sweep).min(editor.next_defence);
+        next.min(self.expire_templates(now))
+    }
+
+    fn estimate(&self, editor: &mut Editor) {
+        let snapshot = self.snapshot();
+        if snapshot.settings.run_estimation == 0 {
+            return;
+        }
+        for service in snapshot.services.values() {
+            service.pool().sample();
+        }
+        let total = self.sum(editor);
+        editor.estimator.sample(total);
     }
 
     /// Expires templates, holding up new connections for no longer than a batch of them takes.
@@ -474,97 +429,25 @@ impl ServiceTable {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
+    /// Lets workers end the connections of servers that were just removed, if they are to.
+    fn count_removal(&self) {
+        if self.snapshot().settings.expire_nodest_conn != 0 {
+            self.removals.fetch_add(1, Ordering::Release);
+        }
+    }
+
     fn count_edit(&self) {
         self.revision.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Editor {
-    fn retire_service(&mut self, service: Arc<VirtualService>) {
+    fn retire_service(&mut self, service: &Arc<VirtualService>) {
         let mut pool = service.pool();
         let retired = pool.clear();
         self.residue += pool.totals();
         drop(pool);
-        let key = service.key();
-        self.trash.extend(retired.into_iter().map(|retired| Trashed {
-            retired,
-            key,
-            service: Arc::clone(&service),
-            idle_since: None,
-        }));
-    }
-
-    fn trashed(&self, key: &ServiceKey, spec: &RealSpec) -> Option<usize> {
-        self.trash.iter().position(|trashed| {
-            let real = &trashed.retired.real;
-            trashed.key == *key && real.addr() == spec.addr && real.port() == spec.port
-        })
-    }
-
-    fn sweep(&mut self, now: Moment) {
-        self.trash.retain_mut(|trashed| {
-            if Arc::strong_count(&trashed.retired.real) > 1 {
-                trashed.idle_since = None;
-                return true;
-            }
-            let idle_since = *trashed.idle_since.get_or_insert(now);
-            now.ms_since(idle_since) < TRASH_PERIOD_MS
-        });
-    }
-}
-
-fn check_service(spec: &ServiceSpec) -> Result<(), ConfigError> {
-    let locals = spec.local_addresses.iter();
-    let fits = |addr: &Addr| is_unicast(*addr) && addr.family() == spec.key.family();
-    if spec.local_addresses.len() > MAX_LOCAL_ADDRESSES || !locals.copied().all(|addr| fits(&addr))
-    {
-        return Err(ConfigError::Invalid);
-    }
-    let mask_is_valid = match spec.key.family() {
-        Family::V4 => true,
-        Family::V6 => (1..=128).contains(&spec.netmask),
-    };
-    if !mask_is_valid {
-        return Err(ConfigError::Invalid);
-    }
-    match spec.persistence_engine.as_deref() {
-        None | Some("sip") => Ok(()),
-        Some(_) => Err(ConfigError::NoSuchScheduler),
-    }
-}
-
-fn check_real(key: &ServiceKey, spec: &RealSpec) -> Result<(), ConfigError> {
-    let lower_above_upper = spec.lower_threshold > spec.upper_threshold;
-    if spec.weight < 0 || lower_above_upper {
-        return Err(ConfigError::OutOfRange);
-    }
-    if spec.upper_threshold > i32::MAX as u32 {
-        return Err(ConfigError::Invalid);
-    }
-    let tunnelled = spec.method == ForwardingMethod::Tunnel;
-    if spec.addr.family() != key.family() && !tunnelled {
-        return Err(ConfigError::Invalid);
-    }
-    if tunnelled && spec.tunnel.kind == TunnelKind::Gue && spec.tunnel.port == 0 {
-        return Err(ConfigError::Invalid);
-    }
-    if is_unicast(spec.addr) { Ok(()) } else { Err(ConfigError::Invalid) }
-}
-
-fn is_single(prefix: &Prefix) -> bool {
-    match prefix.addr().family() {
-        Family::V4 => prefix.len() == 32,
-        Family::V6 => prefix.len() == 128,
-    }
-}
-
-/// **Source** — Linux `ipv6_addr_type`, which does not call IPv4-mapped addresses unicast.
-fn is_unicast(addr: Addr) -> bool {
-    match std::net::IpAddr::from(addr) {
-        std::net::IpAddr::V4(addr) => {
-            !addr.is_multicast() && !addr.is_broadcast() && !addr.is_unspecified()
-        }
-        std::net::IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !addr.is_mapped(),
+        retired.into_iter().for_each(|retired| self.trash.keep(retired, Arc::clone(service)));
     }
 }
 

@@ -28,7 +28,15 @@ impl<W: Write> Player<W> {
 
     fn ipvsadm(&mut self, arguments: &[String], stdin: &[String]) -> Output {
         let input: String = stdin.iter().map(|line| format!("{line}\n")).collect();
-        self.administration.ipvsadm(arguments, &input, &self.lab.host, self.now)
+        let output = self.administration.ipvsadm(arguments, &input, &self.lab.host, self.now);
+        // Commands take longer than what the kernel puts off to its next tick.
+        self.lab.host.advance(self.now);
+        output
+    }
+
+    fn run_sysctl(&mut self, arguments: &[String], stdin: &[String]) -> Output {
+        let input: String = stdin.iter().map(|line| format!("{line}\n")).collect();
+        self.administration.sysctl(arguments, &input, &self.lab.host, self.now)
     }
 
     /// Writes what a command said.
@@ -75,6 +83,7 @@ impl<W: Write> Player<W> {
         }
         let mut output = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["ipvsadm", ..] => self.ipvsadm(&words[1..], &input),
+            ["sysctl", ..] => self.run_sysctl(&words[1..], &input),
             ["ip", rest @ ..] => self.ip(rest),
             ["iptables" | "ip6tables", rest @ ..] => self.administration.iptables(rest),
             ["modprobe", _, ..] => Output::default(),
@@ -138,18 +147,15 @@ impl<W: Write> Player<W> {
     }
 
     pub(super) fn sysctl(&mut self, name: &str, value: Option<&str>) -> Played {
-        let settings = &mut self.administration.settings;
-        match value {
-            None => match settings.show(name) {
-                Ok(value) => self.transcript.result(&value)?,
-                Err(error) => self.transcript.failure(&error.to_string())?,
-            },
-            Some(value) => {
-                if let Err(error) = settings.set(name, value) {
-                    self.transcript.failure(&error.to_string())?;
-                }
-                self.administration.apply_settings();
-            }
+        let (host, now) = (&self.lab.host, self.now);
+        let done = match value {
+            None => self.administration.setting(name, host, now).map(Some),
+            Some(value) => self.administration.set(name, value, host, now).map(|()| None),
+        };
+        match done {
+            Ok(Some(value)) => self.transcript.result(&value)?,
+            Ok(None) => {}
+            Err(why) => self.transcript.failure(why)?,
         }
         Ok(())
     }

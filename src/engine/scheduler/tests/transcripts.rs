@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Dice;
-use crate::engine::scheduler::{Flow, Tunables};
+use crate::engine::scheduler::Flow;
 use crate::engine::service::{
     Activity, ForwardingMethod, Protocol, RealServer, RealSpec, SchedulerFlags, ServiceKey,
     ServiceSpec, ServiceTable,
 };
-use crate::engine::settings::Settings;
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint, Family};
 
@@ -48,7 +47,6 @@ struct Player {
     table: ServiceTable,
     now: Moment,
     random: Dice,
-    tunables: Tunables,
     connections: HashMap<Tuple, Connection>,
     /// Destinations that get a mark: network, its mask, the mark.
     marks: Vec<(u32, u32, u32)>,
@@ -69,7 +67,6 @@ impl Default for Player {
             table: ServiceTable::new(1),
             now: Moment::default(),
             random: Dice::default(),
-            tunables: Tunables::default(),
             connections: HashMap::new(),
             marks: Vec::new(),
             place: String::new(),
@@ -132,13 +129,8 @@ impl Player {
 
     fn sysctl(&mut self, setting: &str) {
         let Some((name, value)) = setting.split_once('=') else { return };
-        let ms = value.parse::<u64>().unwrap() * 1000;
-        match name {
-            "net.ipv4.vs.lblc_expiration" => self.tunables.lblc_expiration_ms = ms,
-            "net.ipv4.vs.lblcr_expiration" => self.tunables.lblcr_expiration_ms = ms,
-            _ => panic!("{}: not a setting that this test knows", self.place),
-        }
-        self.table.set_settings(Settings { schedulers: self.tunables, ..Settings::default() });
+        let name = name.strip_prefix("net.ipv4.vs.").unwrap();
+        self.table.set_setting(name, value).unwrap();
     }
 
     fn sleep(&mut self, seconds: &str) {

@@ -1,0 +1,122 @@
+//! The services as workers see them: one immutable snapshot per edit.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::pool::VirtualService;
+use super::spec::{Protocol, ServiceKey, Timeouts};
+use crate::engine::local::Locals;
+use crate::engine::mark::MarkRule;
+use crate::engine::settings::Settings;
+use crate::engine::snat::SnatRule;
+use crate::packet::{Addr, Family, Prefix};
+
+/// The services as they are at one moment. Never changes once published.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(super) services: HashMap<ServiceKey, Arc<VirtualService>>,
+    virtual_addrs: HashSet<Addr>,
+    /// The three timeouts.
+    pub timeouts: Timeouts,
+    /// The settings of `net.ipv4.vs`.
+    pub settings: Settings,
+    /// How connections that real servers begin are translated, the first rule that fits.
+    pub snat: Vec<SnatRule>,
+    /// From which local endpoints connections by full NAT may begin.
+    pub locals: Arc<Locals>,
+    /// How packets that may open a connection are marked: all rules that fit, in their order.
+    pub marks: Vec<MarkRule>,
+    /// Networks, of more than one address, whose packets may be a marked service's.
+    marked_networks: Vec<Prefix>,
+    marks_own: bool,
+    /// Services whose persistence engine tells calls apart.
+    calls: Vec<Arc<VirtualService>>,
+}
+
+impl Snapshot {
+    /// The service with this identity.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<VirtualService>> {
+        self.services.get(key)
+    }
+
+    /// The service that takes packets to this destination: the exact one, else for data connections
+    /// of FTP that of port 21, else that of port 0.
+    ///
+    /// **Source** — IPVS `ip_vs_service_find`, without marks.
+    pub fn lookup(
+        &self,
+        protocol: Protocol,
+        addr: Addr,
+        port: u16,
+    ) -> Option<&Arc<VirtualService>> {
+        let at = |port| self.service(&ServiceKey::Address { protocol, addr, port });
+        let may_be_ftp_data = protocol == Protocol::Tcp && (port == 20 || port >= 1024);
+        at(port).or_else(|| if may_be_ftp_data { at(21) } else { None }).or_else(|| at(0))
+    }
+
+    /// All services, in no particular order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.services.values()
+    }
+
+    /// Whether clients talk to this address: some service's, or one that connections of real
+    /// servers are translated to.
+    pub fn is_virtual(&self, addr: Addr) -> bool {
+        self.virtual_addrs.contains(&addr)
+            || self.marked_networks.iter().any(|network| network.contains(addr))
+    }
+
+    /// The rules whose marks may lead to a service.
+    pub fn active_marks(&self) -> impl Iterator<Item = &MarkRule> {
+        let is_marked = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
+        let has_services = self.services.keys().any(is_marked);
+        self.marks.iter().filter(move |_| has_services)
+    }
+
+    /// The single addresses whose packets may be a marked service's.
+    pub fn marked_addresses(&self) -> impl Iterator<Item = Addr> {
+        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        networks.filter(is_single).map(|prefix| prefix.addr())
+    }
+
+    /// Whether packets to any address of the director's own may be a marked service's.
+    pub fn marks_own_addresses(&self) -> bool {
+        self.marks_own
+    }
+
+    /// Services whose persistence engine tells calls apart.
+    pub fn calls(&self) -> &[Arc<VirtualService>] {
+        &self.calls
+    }
+
+    /// Whether there is any service. Without one the director leaves every packet alone.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// Works out what follows from the services and rules.
+    pub(super) fn index_addresses(&mut self) {
+        let addresses = self.services.keys().filter_map(|key| match key {
+            ServiceKey::Address { addr, .. } => Some(*addr),
+            ServiceKey::Mark { .. } => None,
+        });
+        let translated = self.snat.iter().map(|rule| rule.to);
+        let all = addresses.chain(translated).chain(self.marked_addresses());
+        self.virtual_addrs = all.collect();
+        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        self.marked_networks = networks.filter(|prefix| !is_single(prefix)).collect();
+        let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
+        self.marks_own = marks_own;
+        let tells_calls =
+            |service: &&Arc<VirtualService>| service.pool().spec().persistence_engine.is_some();
+        self.calls = self.services.values().filter(tells_calls).cloned().collect();
+    }
+}
+
+fn is_single(prefix: &Prefix) -> bool {
+    match prefix.addr().family() {
+        Family::V4 => prefix.len() == 32,
+        Family::V6 => prefix.len() == 128,
+    }
+}
