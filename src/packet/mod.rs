@@ -8,6 +8,7 @@ pub mod buf;
 pub mod checksum;
 pub mod fragment;
 pub mod headers;
+pub mod options;
 pub mod reply;
 pub mod sctp;
 pub mod segment;

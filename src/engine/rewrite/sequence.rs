@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::packet::checksum::{Sum, updated};
 use crate::packet::headers::{protocol, set_word, word};
+use crate::packet::options::{self, kind};
 use crate::packet::{Family, Headers, PacketBuf};
 
 /// How far one direction of a TCP connection is shifted.
@@ -16,6 +17,8 @@ use crate::packet::{Family, Headers, PacketBuf};
 pub struct Shift {
     /// The number of the first byte of the segment that changed last.
     changed_at: u32,
+    /// How far the sender has been acknowledged by whoever has part of what was added.
+    floor: u32,
     before: u32,
     after: u32,
 }
@@ -30,9 +33,32 @@ impl Shift {
         }
         *self = Self {
             changed_at: sequence,
+            floor: sequence,
             before: self.after,
             after: self.after.wrapping_add_signed(change),
         };
+    }
+
+    /// Shifts all numbers alike.
+    pub fn all(by: u32) -> Self {
+        Self { before: by, after: by, ..Self::default() }
+    }
+
+    /// Notes that `count` bytes are put in front of the byte with number `sequence`, in the place of
+    /// all changes before.
+    pub fn insert(&mut self, sequence: u32, count: u32) {
+        *self = Self {
+            changed_at: sequence.wrapping_sub(1),
+            floor: sequence,
+            before: self.before,
+            after: self.before.wrapping_add(count),
+        };
+    }
+
+    /// Shifts also what lies before the latest change as what lies behind it: nobody asks for it
+    /// any more. Numbers wrap around, and a gigabyte later it could not be told apart.
+    pub fn settle(&mut self) {
+        self.before = self.after;
     }
 
     /// Whether any number changes.
@@ -46,11 +72,15 @@ impl Shift {
         number.wrapping_add(shift)
     }
 
-    /// What the receiver's acknowledgement was before the shift.
+    /// What the receiver's acknowledgement was before the shift. Of what was added no part is the
+    /// sender's.
     pub fn acknowledgement(&self, number: u32) -> u32 {
         let unchanged = number.wrapping_sub(self.before);
-        let changed = is_after(unchanged, self.changed_at);
-        if changed { number.wrapping_sub(self.after) } else { unchanged }
+        if self.before == self.after || !is_after(unchanged, self.changed_at) {
+            return unchanged;
+        }
+        let changed = number.wrapping_sub(self.after);
+        if is_after(changed, self.changed_at) { changed } else { self.floor }
     }
 
     /// Shifts the sequence number of a segment of the sender.
@@ -69,19 +99,25 @@ impl Shift {
             return;
         }
         let mut segment = Segment::new(packet, headers);
-        segment.change(ACKNOWLEDGEMENT_AT, |number| self.acknowledgement(number));
+        if segment.bytes[FLAGS_AT] & ACK != 0 {
+            segment.change(ACKNOWLEDGEMENT_AT, |number| self.acknowledgement(number));
+        }
         if let Some(blocks) = segment.selective() {
-            for at in blocks.step_by(4) {
+            for at in blocks.clone().step_by(4) {
                 segment.change(at, |number| self.acknowledgement(number));
             }
+            segment.drop_empty(blocks);
         }
     }
 }
 
 const SEQUENCE_AT: usize = 4;
 const ACKNOWLEDGEMENT_AT: usize = 8;
+const FLAGS_AT: usize = 13;
 const CHECKSUM_AT: usize = 16;
-const FIXED_LEN: usize = 20;
+const ACK: u8 = 0x10;
+/// Bytes of a block of a selective acknowledgement.
+const BLOCK: usize = 8;
 
 /// Whether `number` comes after `other`, as the numbers wrap around.
 fn is_after(number: u32, other: u32) -> bool {
@@ -118,20 +154,37 @@ impl<'a> Segment<'a> {
 
     /// Where the edges of selective acknowledgements stand.
     fn selective(&self) -> Option<Range<usize>> {
-        let end = (usize::from(self.bytes[12] >> 4) * 4).min(self.bytes.len());
-        let mut at = FIXED_LEN;
-        while at < end {
-            match (self.bytes[at], self.bytes.get(at + 1).copied().map(usize::from)) {
-                (0, _) => return None,
-                (1, _) => at += 1,
-                (5, Some(len)) if len >= 10 && at + len <= end => {
-                    return Some(at + 2..at + 2 + (len - 2) / 8 * 8);
-                }
-                (_, Some(len)) if len >= 2 => at += len,
-                _ => return None,
+        let found = options::find(self.bytes, kind::SELECTIVE_ACK)?;
+        Some(found.at + 2..found.at + 2 + (found.len - 2) / BLOCK * BLOCK)
+    }
+
+    /// Takes out blocks of selective acknowledgements that spoke only of what was added and so are
+    /// empty now.
+    fn drop_empty(&mut self, blocks: Range<usize>) {
+        let is_empty = |block: &[u8]| block[..BLOCK / 2] == block[BLOCK / 2..];
+        if !self.bytes[blocks.clone()].chunks_exact(BLOCK).any(is_empty) {
+            return;
+        }
+        let len = options::header_len(self.bytes).unwrap_or(blocks.end);
+        let old = Sum::of(&self.bytes[..len]);
+        let mut kept = blocks.start;
+        for at in blocks.clone().step_by(BLOCK) {
+            if !is_empty(&self.bytes[at..at + BLOCK]) {
+                self.bytes.copy_within(at..at + BLOCK, kept);
+                kept += BLOCK;
             }
         }
-        None
+        if kept == blocks.start {
+            kept -= 2;
+        } else {
+            self.bytes[blocks.start - 1] = (kept - blocks.start + 2) as u8;
+        }
+        self.bytes[kept..blocks.end].fill(kind::NOTHING);
+        if !self.is_unfinished {
+            let change = old.negated().plus(Sum::of(&self.bytes[..len]));
+            let checksum = updated(word(self.bytes, CHECKSUM_AT), change);
+            set_word(self.bytes, CHECKSUM_AT, checksum);
+        }
     }
 }
 
@@ -253,7 +306,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_put_in_front_is_nobodys() {
+        for first in [1000, u32::MAX - 10, 0, 5] {
+            let at = |offset: i32| u32::wrapping_add_signed(first, offset);
+            let mut shift = Shift::default();
+            shift.insert(first, 28);
+            assert_eq!([at(-1), first].map(|each| shift.sequence(each)), [at(-1), at(28)]);
+            let acknowledged = [-5, 0, 27, 28, 29].map(|offset| shift.acknowledgement(at(offset)));
+            assert_eq!(acknowledged, [at(-5), first, first, first, at(1)]);
+            shift.settle();
+            assert_eq!(shift.sequence(at(-1)), at(27));
+            assert_eq!(shift.acknowledgement(at(i32::MIN)), at(i32::MIN).wrapping_sub(28));
+        }
+    }
+
+    #[test]
+    fn blocks_that_speak_of_what_was_added_only_are_taken_out() {
+        use TcpOptionElement::{Noop, SelectiveAcknowledgement as Sack};
+        let mut shift = Shift::default();
+        shift.insert(100, 28);
+        let shifted = |options: &[TcpOptionElement]| {
+            let mut bytes = segment(7, 128, options, b"");
+            let headers = Headers::parse(&bytes).unwrap();
+            let end = bytes.len();
+            shift.shift_acknowledgements(&mut PacketBuf::new(&mut bytes, 0, end), &headers);
+            assert!(is_sound(&bytes));
+            bytes
+        };
+        let bytes = shifted(&[Sack((100, 128), [Some((428, 528)), None, None])]);
+        let kept = [Sack((400, 500), [None; 3])].into_iter().chain([const { Noop }; 8]);
+        assert_eq!(bytes, segment(7, 100, &kept.collect::<Vec<_>>(), b""));
+        assert_eq!(
+            shifted(&[Sack((100, 128), [None; 3])]),
+            segment(7, 100, &[const { Noop }; 10], b"")
+        );
+    }
+
     proptest! {
+        /// A stream into which bytes are put at one place: whatever is cut and acknowledged is the
+        /// same stream on both sides.
+        #[test]
+        fn both_sides_agree_on_the_stream(
+            start in any::<u32>(),
+            (base, added) in (any::<u32>(), 0u32..2000),
+            at in 0u32..5000,
+            (from, len) in (0u32..10_000, 0u32..3000),
+        ) {
+            let mut shift = Shift::all(base);
+            shift.insert(start.wrapping_add(at), added);
+            let sent = start.wrapping_add(from);
+            let by_receiver = |from, is_before| {
+                base.wrapping_add(start).wrapping_add(from).wrapping_add(if is_before { 0 } else { added })
+            };
+            prop_assert_eq!(shift.sequence(sent), by_receiver(from, from < at));
+            // Everything up to a place is acknowledged: the sender hears of that place.
+            let acknowledged = by_receiver(from + len, from + len <= at);
+            prop_assert_eq!(shift.acknowledgement(acknowledged), sent.wrapping_add(len));
+        }
+
         #[test]
         fn a_replaced_payload_equals_one_built_anew(
             head in "[a-z]{0,9}", old in "[a-z]{1,9}", new in "[0-9]{0,15}", tail in "[a-z]{0,9}",
@@ -263,7 +374,7 @@ mod tests {
             let len = storage.len();
             storage.extend([0; 16]);
             let mut packet = PacketBuf::new(&mut storage, 0, len);
-            let at = headers.transport + FIXED_LEN + head.len();
+            let at = headers.transport + options::FIXED_LEN + head.len();
             let after = replace(&mut packet, &headers, at..at + old.len(), new.as_bytes()).unwrap();
             let wanted = segment(1, 2, &[], format!("{head}{new}{tail}").as_bytes());
             prop_assert_eq!(packet.bytes(), &wanted[..]);
