@@ -1,6 +1,7 @@
 //! Established packets allocate nothing, whichever way they go.
 
 use allocation_counter::measure;
+use ulvs::engine::service::ForwardingMethod;
 use ulvs::engine::{MAX_BATCH, Verdict};
 
 #[allow(dead_code, reason = "the benches use the rest")]
@@ -27,7 +28,7 @@ fn allocations(crowd: &mut Crowd, batches: &mut [Batch]) -> u64 {
 }
 
 /// A packet for each connection, in batches.
-fn batches(mut packet: impl FnMut(u32) -> [u8; 64]) -> Vec<Batch> {
+fn batches(mut packet: impl FnMut(u32) -> [u8; 128]) -> Vec<Batch> {
     let firsts = (0..SIZE).step_by(MAX_BATCH);
     let ends = firsts.map(|first| first..SIZE.min(first + MAX_BATCH as u32));
     ends.map(|some| some.map(&mut packet).collect()).collect()
@@ -40,6 +41,13 @@ fn an_established_packet_allocates_nothing_on_either_way() {
     assert_eq!(allocations(&mut crowd, &mut requests), 0, "from the client");
     let mut replies = batches(|n| crowd.reply(n));
     assert_eq!(allocations(&mut crowd, &mut replies), 0, "from the server");
+}
+
+#[test]
+fn an_established_packet_allocates_nothing_on_its_way_into_a_tunnel() {
+    let mut crowd = Crowd::reached_by(ForwardingMethod::Tunnel, SIZE);
+    let mut requests = batches(|n| request(n, ACK));
+    assert_eq!(allocations(&mut crowd, &mut requests), 0);
 }
 
 /// A counter that counts nothing would pass the other test as well.

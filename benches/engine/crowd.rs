@@ -26,8 +26,10 @@ pub type Batch = ArrayVec<[u8; SLOT], MAX_BATCH>;
 /// The verdicts on them.
 pub type Verdicts = ArrayVec<Verdict, MAX_BATCH>;
 
-/// Memory of a packet: a cache line, as at the front of a frame in a receive ring.
-const SLOT: usize = 64;
+/// Memory of a packet: a cache line, and room for a tunnel's headers in front.
+const SLOT: usize = 128;
+/// Where packets lie while they are handled.
+const HEADROOM: usize = 64;
 /// IPv4 and TCP headers without options or payload.
 const LEN: usize = 40;
 const TCP_AT: usize = 20;
@@ -41,6 +43,11 @@ const PORTS_PER_CLIENT: u32 = 60_000;
 impl Crowd {
     /// `ipvsadm -A -t 12.0.0.1:80 -s rr` with two masqueraded servers and `size` connections.
     pub fn new(size: u32) -> Self {
+        Self::reached_by(ForwardingMethod::Masquerade, size)
+    }
+
+    /// The same with servers that are reached by another method.
+    pub fn reached_by(method: ForwardingMethod, size: u32) -> Self {
         let now = Moment::default();
         let services = Arc::new(ServiceTable::new(1));
         // The connections are to outlive every measurement.
@@ -49,10 +56,7 @@ impl Crowd {
         let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(service()) };
         services.add_service(spec, now).expect("the service is new");
         for server in SERVERS {
-            let real = RealSpec {
-                method: ForwardingMethod::Masquerade,
-                ..RealSpec::new(Addr::v4(server), 8080)
-            };
+            let real = RealSpec { method, ..RealSpec::new(Addr::v4(server), 8080) };
             services.add_real(&service(), &real).expect("the server is new");
         }
         let director = Director::new(Arc::clone(&services), DirectorConfig::new(0, SEED), now);
@@ -103,7 +107,8 @@ impl Crowd {
         // Filled in place: moving it would copy all of its capacity.
         let mut packets = ArrayVec::<PacketBuf<'_>, MAX_BATCH>::new();
         for slot in batch {
-            packets.push(PacketBuf::new(slot, 0, LEN));
+            slot.copy_within(..LEN, HEADROOM);
+            packets.push(PacketBuf::new(slot, HEADROOM, HEADROOM + LEN));
         }
         self.director.handle_batch(&mut packets, &Anywhere, self.now, verdicts);
     }

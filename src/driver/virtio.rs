@@ -26,14 +26,14 @@ pub fn parse(header: &[u8; HEADER_BYTES], start: usize, len: usize) -> Option<Of
         return None;
     }
     if flags & NEEDS_CHECKSUM == 0 {
-        return Some(Offload { segmentation, checksum: Checksum::Complete });
+        return Some(Offload { segmentation, ..Offload::default() });
     }
     if usize::from(checksum_start) + usize::from(checksum_offset) + 2 > len {
         return None;
     }
     let start = u32::try_from(start + usize::from(checksum_start)).ok()?;
     let checksum = Checksum::Unfinished { start, offset: checksum_offset };
-    Some(Offload { segmentation, checksum })
+    Some(Offload { segmentation, checksum, ..Offload::default() })
 }
 
 /// Writes the offload metadata of `packet`.
@@ -42,6 +42,9 @@ pub fn parse(header: &[u8; HEADER_BYTES], start: usize, len: usize) -> Option<Of
 /// be cut in a way that no device knows.
 pub fn emit(packet: &PacketBuf<'_>) -> Option<[u8; HEADER_BYTES]> {
     let segmentation = packet.offload.segmentation;
+    if packet.offload.outer.is_some() {
+        return None;
+    }
     let (flags, checksum_start, checksum_offset) = match packet.offload.checksum {
         Checksum::Complete => (0, 0, 0),
         Checksum::Unfinished { offset, .. } => {

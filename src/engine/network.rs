@@ -15,7 +15,8 @@ pub enum Owner {
 
 /// Routes, link sizes and addresses, as far as verdicts depend on them.
 ///
-/// Asked for new connections, large packets and errors only, so it may take its time.
+/// Asked for new connections, large packets and errors only, and now and then for the way to a
+/// tunnel's end, so it may take its time.
 pub trait Network {
     /// The largest packet that the way to `to` takes, in bytes from the IP header on; `None` if
     /// there is no way.
@@ -30,6 +31,12 @@ pub trait Network {
     /// Whether `addr` is the host's own.
     fn is_local(&self, addr: Addr) -> bool {
         self.owner(addr) == Owner::Kernel
+    }
+
+    /// Changes whenever something that was asked before may be answered differently now. Whoever
+    /// remembers answers must also ask again now and then, as neighbours come to be known.
+    fn epoch(&self) -> u64 {
+        0
     }
 
     /// Whether the way to `to` leaves by the interface of this name.

@@ -63,6 +63,12 @@ drop_reasons! {
     NoCallId = "no-call-id",
     /// It would have opened a connection, but `drop_packet` was its bane.
     DropPacket = "drop-packet",
+    /// The way to the far end of a tunnel takes smaller packets only than any tunnel needs.
+    TunnelTooNarrow = "tunnel-too-narrow",
+    /// With the headers of a tunnel it would be longer than a packet can be.
+    TooLong = "too-long",
+    /// An ICMP error about a tunnel, of which note was taken and nobody has to be told.
+    PathMtu = "path-mtu",
     /// The connection table is full.
     TableFull = "table-full",
     /// No free port for a connection that a server begins.

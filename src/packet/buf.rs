@@ -1,5 +1,7 @@
 //! A packet in a borrowed piece of memory, with room in front and the offload state it travels with.
 
+use super::encap::OuterHeaders;
+
 /// Which kind of segments a super-frame is to be cut into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SegmentKind {
@@ -18,6 +20,16 @@ pub enum SegmentKind {
     /// A datagram that travels in IP fragments of at most `size_bytes`, from the IP header on: it
     /// came in fragments, and may leave in others, over IPv6 too. No device knows this kind.
     Fragments,
+}
+
+impl SegmentKind {
+    /// Whether a packet of this kind stands for several packets of its transport protocol.
+    pub const fn is_super_frame(self) -> bool {
+        match self {
+            Self::TcpV4 | Self::TcpV6 | Self::UdpL4 => true,
+            Self::None | Self::UdpFragments | Self::Fragments => false,
+        }
+    }
 }
 
 /// How a super-frame is to be segmented by whoever puts it on a wire.
@@ -59,6 +71,9 @@ pub struct Offload {
     pub segmentation: Segmentation,
     /// What its transport checksum field means.
     pub checksum: Checksum,
+    /// The headers of a tunnel in front of a super-frame: a pattern for those of its segments. No
+    /// device knows of them, so such a frame is cut before it is sent.
+    pub outer: Option<OuterHeaders>,
 }
 
 /// A packet as a window into borrowed storage.

@@ -8,10 +8,16 @@ use super::sctp::COMMON_HEADER_LEN;
 pub mod protocol {
     /// ICMP, RFC 792.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP, RFC 2003.
+    pub const IPV4: u8 = 4;
     /// TCP, RFC 9293.
     pub const TCP: u8 = 6;
     /// UDP, RFC 768.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP, RFC 4213.
+    pub const IPV6: u8 = 41;
+    /// GRE, RFC 2784.
+    pub const GRE: u8 = 47;
     /// ESP, RFC 4303.
     pub const ESP: u8 = 50;
     /// AH, RFC 4302.
@@ -119,6 +125,12 @@ impl Headers {
     /// The packet that this one quotes, if it is an ICMP error of a kind that tells of a packet's
     /// fate and quotes enough of one of its own family.
     pub fn quoted(&self, bytes: &[u8]) -> Option<Self> {
+        let quoted = Self::parse_quoted(self.quote(bytes)?).ok()?;
+        (quoted.family == self.family && quoted.has_ports()).then_some(quoted)
+    }
+
+    /// What this packet quotes of another, if it is an ICMP error of a kind that tells of its fate.
+    pub fn quote<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         if !self.is_icmp() || !self.has_ports() {
             return None;
         }
@@ -128,8 +140,7 @@ impl Headers {
             (Family::V4, kind) => matches!(kind, 3 | 4 | 11),
             (Family::V6, kind) => matches!(kind, 1..=4),
         };
-        let quoted = is_error.then(|| Self::parse_quoted(icmp.get(ICMP_HEADER_LEN..)?).ok())??;
-        (quoted.family == self.family && quoted.has_ports()).then_some(quoted)
+        if is_error { icmp.get(ICMP_HEADER_LEN..) } else { None }
     }
 
     /// Whether it is an ICMP message of its family.

@@ -6,6 +6,7 @@
 mod addr;
 pub mod buf;
 pub mod checksum;
+pub mod encap;
 pub mod fragment;
 pub mod headers;
 pub mod options;

@@ -33,6 +33,15 @@ pub enum IcmpError {
     },
     /// The time to live ended: 11/0, IPv6 3/0.
     TimeExceeded,
+    /// What somebody else said about the packet.
+    Relayed {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+        /// The second half of the ICMP header.
+        rest: u32,
+    },
 }
 
 /// Where the fixed header of IPv6 names the next one. **Source** — RFC 8200 §3.
@@ -51,6 +60,7 @@ impl IcmpError {
             (Family::V6, Self::HostUnreachable) => (1, 3, 0),
             (Family::V6, Self::TooBig { mtu }) => (2, 0, u32::from(mtu)),
             (Family::V6, Self::TimeExceeded) => (3, 0, 0),
+            (_, Self::Relayed { kind, code, rest }) => (kind, code, rest),
         }
     }
 }

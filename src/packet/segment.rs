@@ -4,8 +4,10 @@
 //! that are to be cut into IP fragments are the business of [`fragment`](super::fragment).
 
 use super::checksum::Sum;
+use super::encap::{self, OuterHeaders};
 use super::headers::{Headers, Malformed, protocol, set_word, word};
-use super::{Checksum, Family, Offload, PacketBuf, SegmentKind};
+use super::sctp;
+use super::{Checksum, Family, Offload, PacketBuf, SegmentKind, Segmentation};
 
 /// Why a packet cannot be brought onto a wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +48,15 @@ pub fn to_wire(
         return Ok(());
     }
     let cut = Cut::plan(packet, network)?;
-    let mut storage = Vec::with_capacity(headroom + cut.payload + cut.size);
-    let mut offset = cut.payload;
-    while offset < cut.end {
-        let end = (offset + cut.size).min(cut.end);
+    let mut storage = Vec::with_capacity(headroom + cut.longest());
+    for number in 0..cut.count() {
         storage.clear();
         storage.resize(headroom, 0);
-        storage.extend_from_slice(&packet.bytes()[..cut.payload]);
-        storage.extend_from_slice(&packet.bytes()[offset..end]);
-        cut.complete(&mut storage[headroom..], offset - cut.payload, end == cut.end);
+        cut.append(number, packet, &mut storage);
         let len = storage.len();
-        send(&mut PacketBuf::new(&mut storage, headroom, len));
-        offset = end;
+        let mut segment = PacketBuf::new(&mut storage, headroom, len);
+        segment.offload.segmentation = cut.fragmentation();
+        send(&mut segment);
     }
     Ok(())
 }
@@ -85,6 +84,12 @@ pub fn longest_segment(packet: &PacketBuf<'_>, headers: &Headers) -> usize {
 pub fn finish_checksum(packet: &mut PacketBuf<'_>) -> Result<(), Uncuttable> {
     let Checksum::Unfinished { offset, .. } = packet.offload.checksum else { return Ok(()) };
     let (start, field) = packet.unfinished_checksum().ok_or(Uncuttable::Contradiction)?;
+    if usize::from(offset) == SCTP_CHECKSUM {
+        let sctp = packet.bytes_mut().get_mut(start..).filter(|sctp| sctp.len() >= SCTP_HEADER);
+        sctp::write_checksum(sctp.ok_or(Uncuttable::Contradiction)?);
+        packet.offload.checksum = Checksum::Complete;
+        return Ok(());
+    }
     let sum = Sum::of(&packet.bytes()[start..]).checksum();
     // Zero means "no checksum" in UDP, and is never sent by TCP: both are right with its twin.
     let sum = if usize::from(offset) == UDP_CHECKSUM && sum == 0 { 0xffff } else { sum };
@@ -95,9 +100,14 @@ pub fn finish_checksum(packet: &mut PacketBuf<'_>) -> Result<(), Uncuttable> {
 
 /// How a super-frame is cut.
 ///
+/// One in a tunnel is cut as what it is inside, and every segment gets outer headers of its own.
+///
 /// **Shape** — offsets are bytes from the packet's start.
-struct Cut {
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
     headers: Headers,
+    /// Where the outer headers start, and what they are like.
+    outer: Option<(usize, OuterHeaders)>,
     network: usize,
     transport: usize,
     /// Where the payload starts, and how long every segment's headers are.
@@ -111,8 +121,11 @@ struct Cut {
 }
 
 impl Cut {
-    fn plan(packet: &PacketBuf<'_>, network: usize) -> Result<Self, Uncuttable> {
-        let Offload { segmentation, checksum } = packet.offload;
+    /// Finds out how to cut `packet`, whose first IP header starts `network` bytes into it.
+    pub fn plan(packet: &PacketBuf<'_>, network: usize) -> Result<Self, Uncuttable> {
+        let Offload { segmentation, checksum, outer, .. } = packet.offload;
+        let outer = outer.map(|outer| (network, outer));
+        let network = network + outer.map_or(0, |(_, outer)| usize::from(outer.len));
         let ip = packet.bytes().get(network..).ok_or(Malformed::Truncated)?;
         let headers = Headers::parse(ip)?;
         let (family, number) = match segmentation.kind {
@@ -140,7 +153,45 @@ impl Cut {
         let checksummed = number == protocol::TCP
             || checksum != Checksum::Complete
             || word(packet.bytes(), transport + UDP_CHECKSUM) != 0;
-        Ok(Self { headers, network, transport, payload, end, size, checksummed })
+        Ok(Self { headers, outer, network, transport, payload, end, size, checksummed })
+    }
+
+    /// How many segments there are.
+    pub fn count(&self) -> usize {
+        (self.end - self.payload).div_ceil(self.size)
+    }
+
+    /// The length of the longest segment in bytes.
+    pub fn longest(&self) -> usize {
+        self.payload + self.size.min(self.end - self.payload)
+    }
+
+    /// How segments are to be cut into fragments where they are too long for their way.
+    fn fragmentation(&self) -> Segmentation {
+        match self.outer {
+            Some((_, OuterHeaders { fragment_bytes: size_bytes @ 1.., .. })) => {
+                let kind = SegmentKind::Fragments;
+                Segmentation { kind, size_bytes, ..Segmentation::default() }
+            }
+            _ => Segmentation::default(),
+        }
+    }
+
+    /// Appends the segment of this number, complete, to `out`.
+    ///
+    /// **Panics** if `packet` is not the one that the cut was planned for, or has no such segment.
+    pub fn append(&self, number: usize, packet: &PacketBuf<'_>, out: &mut Vec<u8>) {
+        let position = number * self.size;
+        let start = self.payload + position;
+        let end = (start + self.size).min(self.end);
+        let front = out.len();
+        out.extend_from_slice(&packet.bytes()[..self.payload]);
+        out.extend_from_slice(&packet.bytes()[start..end]);
+        let segment = &mut out[front..];
+        self.complete(segment, position, end == self.end);
+        if let Some((at, outer)) = self.outer {
+            encap::complete(&mut segment[at..], outer, number as u16);
+        }
     }
 
     /// Makes the headers of one segment right; its payload starts `position` bytes into the whole.
@@ -200,6 +251,9 @@ const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM: usize = 6;
 const TCP_CHECKSUM: usize = 16;
+/// No other protocol that cards sum up has its checksum there. SCTP's is no Internet checksum.
+const SCTP_CHECKSUM: usize = 8;
+const SCTP_HEADER: usize = 12;
 const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 const FIN: u8 = 1;
@@ -209,7 +263,6 @@ const CWR: u8 = 0x80;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Segmentation;
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
     use proptest::prelude::*;
 
@@ -255,7 +308,7 @@ mod tests {
             let segmentation = Segmentation { kind, size_bytes: size, ..Default::default() };
             let checksum =
                 Checksum::Unfinished { start: (FRONT + transport) as u32, offset: field as u16 };
-            Self { storage, offload: Offload { segmentation, checksum } }
+            Self { storage, offload: Offload { segmentation, checksum, ..Offload::default() } }
         }
 
         fn wire(&mut self) -> Result<Vec<Vec<u8>>, Uncuttable> {
@@ -373,6 +426,7 @@ mod tests {
             packet.offload = Offload {
                 segmentation: Segmentation { kind: kinds[kind], size_bytes, ..Default::default() },
                 checksum: Checksum::Unfinished { start, offset },
+                ..Offload::default()
             };
             let network = if plausible { 14 } else { network };
             let mut sent = 0;

@@ -21,6 +21,8 @@ pub(super) struct View {
     smallest_mtu: usize,
     names: Vec<String>,
     routed: bool,
+    /// The link layer's when this was renewed.
+    epoch: u64,
 }
 
 /// Next hops, and senders, remembered per worker.
@@ -38,12 +40,14 @@ impl View {
             smallest_mtu: 0,
             names: Vec::new(),
             routed: false,
+            epoch: 0,
         }
     }
 
     /// Takes over what the link layer knows now.
     pub fn renew(&mut self, layer: &LinkLayer) {
         self.hops.set_epoch(layer.epoch());
+        self.epoch = layer.epoch();
         self.owners.clear();
         self.owners.extend(layer.owned_addresses().into_iter().map(|a| (a, Owner::Director)));
         self.owners.extend(layer.kernel_addresses().map(|addr| (addr, Owner::Kernel)));
@@ -114,6 +118,10 @@ impl Network for WorkerNetwork<'_> {
 
     fn owner(&self, addr: Addr) -> Owner {
         self.view.owners.get(&addr).copied().unwrap_or(Owner::Other)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.view.epoch
     }
 
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {

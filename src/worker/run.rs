@@ -18,6 +18,7 @@ use super::steer;
 use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
+use crate::packet::encap::quoted_tunnel;
 use crate::packet::fragment::Cutter;
 use crate::packet::{Headers, PacketBuf};
 
@@ -253,8 +254,11 @@ impl Worker {
         let is_virtual = |addr| {
             snapshot.is_virtual(addr) || snapshot.marks_own_addresses() && self.view.is_own(addr)
         };
+        // An error about a tunnel belongs to the connection inside.
+        let tunnelled = quoted_tunnel(bytes, &headers).map(|quoted| quoted.inner);
+        let tunnelled = tunnelled.filter(|inner| is_virtual(inner.destination.addr));
         let locals = &snapshot.locals;
-        let (client, protocol) = match headers.quoted(bytes) {
+        let (client, protocol) = match tunnelled.or_else(|| headers.quoted(bytes)) {
             Some(quoted) => (steer::client_of_error(&quoted, locals, is_virtual), quoted.protocol),
             None => (steer::client(&headers, locals, is_virtual), headers.protocol),
         };

@@ -2,11 +2,13 @@
 
 use super::transit::Transit;
 use super::{Director, Output};
+use crate::engine::conn::ConnId;
 use crate::engine::network::Network;
+use crate::engine::service::ForwardingMethod;
 use crate::engine::time::Moment;
 use crate::engine::verdict::{DropReason, Verdict};
-use crate::packet::Addr;
 use crate::packet::reply::{IcmpError, may_be_answered, write_icmp_error};
+use crate::packet::{Addr, Headers};
 
 /// A token bucket for ICMP errors.
 ///
@@ -52,6 +54,19 @@ impl Director {
         from: Option<Addr>,
     ) -> Verdict {
         let (original, headers) = (transit.packet.bytes(), transit.headers);
+        self.tell_sender(error, &original[..headers.len], headers, from, transit)
+    }
+
+    /// Sends an ICMP error about the packet `original`, of which the headers were read and perhaps
+    /// only the beginning is there.
+    pub(super) fn tell_sender(
+        &mut self,
+        error: IcmpError,
+        original: &[u8],
+        headers: &Headers,
+        from: Option<Addr>,
+        transit: &Transit<'_, '_, impl Network>,
+    ) -> Verdict {
         if !may_be_answered(original, headers) {
             return Verdict::Drop(match error {
                 IcmpError::TimeExceeded => DropReason::TtlExpired,
@@ -66,8 +81,31 @@ impl Director {
             return Verdict::Drop(DropReason::IcmpLimited);
         }
         self.reply(sender, |bytes, id| {
-            write_icmp_error(bytes, error, &original[..headers.len], headers, source, id);
+            write_icmp_error(bytes, error, original, headers, source, id);
         })
+    }
+
+    /// Counts an ICMP error of the director's own, if `verdict` says that there is one, as an answer
+    /// of the connection's server, if it answers around the director.
+    ///
+    /// **Source** — IPVS `ip_vs_out_icmp`, which sees what the host itself sends, and finds direct
+    /// and tunnelled connections by the virtual address.
+    pub(super) fn count_own_error(&self, id: ConnId, verdict: Verdict) {
+        let error = self.outbox.back().filter(|_| verdict == Verdict::Reply);
+        let is_direct = matches!(
+            self.conns.get(id).method(),
+            ForwardingMethod::Direct | ForwardingMethod::Tunnel
+        );
+        if let Some(error) = error.filter(|_| is_direct) {
+            self.count_answer(id, error.bytes.len());
+        }
+    }
+
+    /// Counts `len` bytes as an answer of the connection's server.
+    pub(super) fn count_answer(&self, id: ConnId, len: usize) {
+        if let Some(real) = self.conns.get(id).real().filter(|real| real.is_available()) {
+            real.counters(self.worker).count_out(1, len as u64);
+        }
     }
 
     /// Puts a packet that `write` makes into the outbox.

@@ -29,12 +29,14 @@ mod forward;
 mod host;
 mod local;
 mod outbound;
+mod paths;
 mod related;
 mod schedule;
 #[cfg(test)]
 mod tests;
 mod transit;
 mod transmit;
+mod tunnelled;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ use crate::packet::sctp::write_checksum;
 use crate::packet::{Addr, Checksum, Endpoint, Fragment, Headers, PacketBuf};
 use chores::Chores;
 use errors::ErrorLimit;
+use paths::Paths;
 use transit::Transit;
 
 /// Packets of one batch at most.
@@ -96,6 +99,7 @@ pub struct Director {
     pools: Pools,
     random: SeededRandom,
     limit: ErrorLimit,
+    paths: Paths,
     outbox: VecDeque<Output>,
     spare: Vec<Vec<u8>>,
     ip_id: u16,
@@ -135,6 +139,7 @@ impl Director {
             conns: ConnTable::new(config.max_connections, split_mix(&mut state), now),
             random: SeededRandom(split_mix(&mut state)),
             limit: ErrorLimit::new(config.icmp_errors_per_s, now),
+            paths: Paths::default(),
             outbox: VecDeque::new(),
             spare: Vec::new(),
             ip_id: split_mix(&mut state) as u16,

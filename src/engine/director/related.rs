@@ -27,6 +27,9 @@ impl Director {
         transit: &mut Transit<'_, '_, impl Network>,
     ) -> Option<Verdict> {
         let headers = transit.headers;
+        if let Some(verdict) = self.judge_tunnelled(transit) {
+            return Some(verdict);
+        }
         let quoted = headers.quoted(transit.packet.bytes())?;
         let lookup = {
             let identity = Identity::of(&quoted);
@@ -45,8 +48,8 @@ impl Director {
             _ if to_client && is_ours => false,
             ForwardingMethod::Masquerade => true,
             _ if to_client => return self.see_error(transit, id),
-            ForwardingMethod::Direct => true,
-            ForwardingMethod::Local | ForwardingMethod::Tunnel | ForwardingMethod::Bypass => false,
+            ForwardingMethod::Direct | ForwardingMethod::Tunnel => true,
+            ForwardingMethod::Local | ForwardingMethod::Bypass => false,
         };
         if !is_judged {
             return None;
@@ -92,9 +95,16 @@ impl Director {
         if to_client {
             self.count_related(conn, headers, true);
         }
-        if conn.method() == ForwardingMethod::Direct {
-            write_ttl(transit.packet.bytes_mut(), headers);
-            return Verdict::Forward(Hop { to });
+        match conn.method() {
+            ForwardingMethod::Tunnel => return self.transmit_tunnel(transit, id),
+            ForwardingMethod::Direct => {
+                write_ttl(transit.packet.bytes_mut(), headers);
+                return Verdict::Forward(Hop { to });
+            }
+            ForwardingMethod::Masquerade
+            | ForwardingMethod::FullNat
+            | ForwardingMethod::Local
+            | ForwardingMethod::Bypass => {}
         }
         let translation = translation(conn, to_client);
         let start = headers.transport + ICMP_HEADER_LEN;

@@ -3,6 +3,7 @@
 mod defence;
 mod fullnat;
 mod persistence;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::sync::Arc;

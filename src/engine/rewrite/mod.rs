@@ -5,3 +5,4 @@
 pub mod icmp;
 pub mod nat;
 pub mod sequence;
+pub mod tunnel;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::packet::checksum::Sum;
 use crate::packet::headers::{Malformed, set_word, word};
-use crate::packet::segment::Uncuttable;
+use crate::packet::segment::{Cut, Uncuttable};
 use crate::packet::{PacketBuf, SegmentKind};
 
 /// How a packet is cut.
@@ -85,6 +85,18 @@ impl Fragments {
         self.ends.clear();
         self.headroom = headroom;
         self.add(&[packet]);
+    }
+
+    /// Takes the segments of a super-frame, none of which need be cut.
+    pub fn segment(&mut self, packet: &PacketBuf<'_>, cut: &Cut, headroom: usize) {
+        self.storage.clear();
+        self.ends.clear();
+        self.headroom = headroom;
+        for number in 0..cut.count() {
+            self.storage.resize(self.storage.len() + headroom, 0);
+            cut.append(number, packet, &mut self.storage);
+            self.ends.push(self.storage.len());
+        }
     }
 
     /// How many there are.

@@ -1,7 +1,7 @@
 //! Packets that are too long for their link: super-frames cut into segments, packets into fragments.
 
 use super::{Cutting, Fragments, Identifications};
-use crate::packet::segment::{Uncuttable, finish_checksum, longest_segment, to_wire};
+use crate::packet::segment::{Cut, Uncuttable, finish_checksum, longest_segment, to_wire};
 use crate::packet::{Headers, PacketBuf, SegmentKind};
 
 /// Cuts packets, in memory that it keeps for the next.
@@ -38,6 +38,12 @@ impl Cutter {
                 Ok(())
             }
             SegmentKind::TcpV4 | SegmentKind::TcpV6 | SegmentKind::UdpL4 => {
+                let cut = Cut::plan(packet, 0)?;
+                if cut.longest() <= mtu {
+                    self.fragments.segment(packet, &cut, self.headroom);
+                    send(&mut self.fragments);
+                    return Ok(());
+                }
                 let mut failed = None;
                 to_wire(packet, 0, 0, |segment| match self.fragment(segment, mtu, lengths) {
                     Ok(()) => send(&mut self.fragments),
@@ -71,6 +77,9 @@ impl Cutter {
 /// Whether a packet, from its IP header on, has to be cut before it goes to a link of `mtu` bytes,
 /// because it is too long or because no device knows how it is to be cut.
 pub fn must_be_cut(packet: &PacketBuf<'_>, mtu: usize) -> bool {
+    if packet.offload.outer.is_some() {
+        return true;
+    }
     match packet.offload.segmentation.kind {
         SegmentKind::None => packet.len() > mtu,
         SegmentKind::UdpFragments | SegmentKind::Fragments => true,

@@ -17,7 +17,7 @@ use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
 use super::topology::Host;
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
-use crate::packet::{Addr, PacketBuf};
+use crate::packet::{Addr, PacketBuf, SegmentKind};
 use answers::{Trouble, fragment, icmp_error, icmp_reply, tcp_reset};
 use reassembly::Reassembly;
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
@@ -141,7 +141,7 @@ impl DirectorHost {
         let bytes = packet.build();
         match self.routes.way(packet.dst) {
             Way::Local => self.receive(Datagram { bytes, unfinished: None }),
-            Way::Link(..) => self.route_out(bytes, packet.dst),
+            Way::Link(..) => self.route_out(bytes, packet.dst, usize::MAX),
             Way::Unreachable => {}
         }
     }
@@ -181,13 +181,18 @@ impl DirectorHost {
             buf.set_unfinished_checksum(start, offset);
         }
         let verdict = self.director.handle_packet(&mut buf, &self.routes, self.now);
+        let segmentation = buf.offload.segmentation;
+        let largest = match segmentation.kind {
+            SegmentKind::Fragments => usize::from(segmentation.size_bytes),
+            _ => usize::MAX,
+        };
         let unfinished = buf.unfinished_checksum();
         let unfinished = unfinished.map(|(start, field)| (start, (field - start) as u16));
         let left = Datagram { bytes: buf.bytes().to_vec(), unfinished };
         self.collect_output();
         match verdict {
             Verdict::Pass => return Consulted::LeftToHost,
-            Verdict::Forward(hop) => self.route_out(left.finished(), hop.to.into()),
+            Verdict::Forward(hop) => self.route_out(left.finished(), hop.to.into(), largest),
             Verdict::Reply | Verdict::Drop(_) => {}
         }
         Consulted::Done
@@ -195,7 +200,7 @@ impl DirectorHost {
 
     fn collect_output(&mut self) {
         while let Some(output) = self.director.poll_output() {
-            self.route_out(output.bytes.clone(), output.to.into());
+            self.route_out(output.bytes.clone(), output.to.into(), usize::MAX);
             self.director.recycle(output);
         }
     }
@@ -213,11 +218,12 @@ impl DirectorHost {
             return self.report(&packet, Trouble::TooBig(mtu));
         }
         let dst = packet.dst;
-        self.route_out(with_one_hop_less(packet), dst);
+        self.route_out(with_one_hop_less(packet), dst, usize::MAX);
     }
 
-    /// Sends a packet on towards an address, in fragments if its link wants it.
-    fn route_out(&mut self, bytes: Vec<u8>, to: IpAddr) {
+    /// Sends a packet on towards an address, in fragments if its link wants it or it is larger than
+    /// the way takes.
+    fn route_out(&mut self, bytes: Vec<u8>, to: IpAddr, largest: usize) {
         match self.routes.way(to) {
             Way::Local => {
                 if let Some(packet) = dissect(&bytes) {
@@ -226,7 +232,7 @@ impl DirectorHost {
             }
             Way::Link(link, next_hop) => {
                 let host = Host::owner_of(link, next_hop);
-                let mtu = self.routes.link_mtu(link);
+                let mtu = self.routes.link_mtu(link).min(largest);
                 let pieces =
                     if bytes.len() > mtu { fragment(&bytes, mtu) } else { Some(vec![bytes]) };
                 // Nobody answers for a host that does not exist, so packets to it wait forever.
@@ -300,6 +306,10 @@ impl Network for Routes {
 
     fn owner(&self, addr: Addr) -> Owner {
         if self.is_local(addr.into()) { Owner::Kernel } else { Owner::Other }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.changes()
     }
 
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {

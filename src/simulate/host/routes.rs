@@ -102,6 +102,7 @@ pub enum Target {
 pub struct Routes {
     routes: Vec<(Prefix, Target)>,
     mtus: [u32; 2],
+    changes: u64,
 }
 
 impl Default for Routes {
@@ -122,7 +123,7 @@ impl Default for Routes {
             let router = Link::Out.address(ROUTER, ipv6).expect("the router has addresses");
             add(default, Target::Via(router));
         }
-        Self { routes, mtus: [1500; 2] }
+        Self { routes, mtus: [1500; 2], changes: 0 }
     }
 }
 
@@ -143,6 +144,7 @@ impl Routes {
             return Err(RouteError::BadGateway);
         }
         self.routes.push((prefix, target));
+        self.changes += 1;
         Ok(())
     }
 
@@ -150,6 +152,7 @@ impl Routes {
     pub fn remove(&mut self, prefix: &Prefix) -> Result<(), RouteError> {
         let index = self.position(prefix).ok_or(RouteError::NoSuchRoute)?;
         self.routes.remove(index);
+        self.changes += 1;
         Ok(())
     }
 
@@ -167,12 +170,18 @@ impl Routes {
             return Err(RouteError::BadMtu(mtu > MAX_MTU));
         }
         self.mtus[link as usize] = mtu;
+        self.changes += 1;
         Ok(())
     }
 
     /// The largest packet that a link takes.
     pub fn link_mtu(&self, link: Link) -> usize {
         self.mtus[link as usize] as usize
+    }
+
+    /// How often something has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Where packets to an address go.

@@ -6,6 +6,7 @@
 mod direct;
 mod fullnat;
 mod nat;
+mod tunnel;
 
 use super::Director;
 use super::transit::Transit;
@@ -26,15 +27,20 @@ impl Director {
         id: ConnId,
         is_first: bool,
     ) -> Verdict {
-        match self.conns.get(id).method() {
+        let verdict = match self.conns.get(id).method() {
             ForwardingMethod::Masquerade => self.transmit_nat(transit, id, is_first),
             ForwardingMethod::Direct => self.transmit_direct(transit, id, is_first),
             ForwardingMethod::FullNat => self.transmit_full_nat(transit, id, is_first),
+            ForwardingMethod::Tunnel => self.transmit_tunnel(transit, id),
             ForwardingMethod::Local => Verdict::Pass,
-            ForwardingMethod::Tunnel | ForwardingMethod::Bypass => {
+            ForwardingMethod::Bypass => {
                 Verdict::Drop(DropReason::UnsupportedMethod)
             }
+        };
+        if verdict == Verdict::Reply {
+            self.count_own_error(id, verdict);
         }
+        verdict
     }
 
     /// Answers a client's packet that cannot go on, in the name of the virtual address.

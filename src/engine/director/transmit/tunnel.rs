@@ -1,0 +1,129 @@
+//! Tunnels: the packet goes to the real server inside another.
+
+use crate::engine::conn::ConnId;
+use crate::engine::director::Director;
+use crate::engine::director::transit::Transit;
+use crate::engine::network::Network;
+use crate::engine::rewrite::nat::write_ttl;
+use crate::engine::rewrite::tunnel::{Passage, encapsulate, wrapping};
+use crate::engine::verdict::{DropReason, Hop, Verdict};
+use crate::packet::encap::Wrapping;
+use crate::packet::reply::IcmpError;
+use crate::packet::segment::longest_segment;
+use crate::packet::{Addr, Family, PacketBuf, SegmentKind};
+
+/// Why a packet does not enter a tunnel.
+enum Obstacle {
+    /// Its sender is to be told.
+    Tell(IcmpError),
+    /// Nobody is to be told.
+    Drop(DropReason),
+}
+
+impl Director {
+    /// **Source** — IPVS `ip_vs_tunnel_xmit`, `ip_vs_tunnel_xmit_v6`.
+    pub(in crate::engine::director) fn transmit_tunnel(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        id: ConnId,
+    ) -> Verdict {
+        let conn = self.conns.get(id);
+        let (to, virtual_addr) = (conn.real_endpoint().addr, conn.virtual_endpoint().addr);
+        let Some(tunnel) = conn.real().map(|real| real.tunnel()) else {
+            return Verdict::Drop(DropReason::UnsupportedMethod);
+        };
+        let wrapping = wrapping(tunnel, transit.packet, transit.headers);
+        match self.enter_tunnel(transit, to, wrapping) {
+            Ok(()) => Verdict::Forward(Hop { to }),
+            Err(Obstacle::Tell(error)) => self.refuse_request(error, transit, virtual_addr),
+            Err(Obstacle::Drop(reason)) => Verdict::Drop(reason),
+        }
+    }
+
+    fn enter_tunnel(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        to: Addr,
+        wrapping: Wrapping,
+    ) -> Result<(), Obstacle> {
+        if transit.headers.ttl <= 1 {
+            return Err(Obstacle::Tell(IcmpError::TimeExceeded));
+        }
+        let path = self.paths.towards(to, transit.network, transit.now);
+        let path = path.ok_or(Obstacle::Tell(IcmpError::HostUnreachable))?;
+        let ip_len = if to.family() == Family::V4 { 20 } else { 40 };
+        let room = path.inner_mtu(ip_len + wrapping.len());
+        let room = room.ok_or(Obstacle::Drop(DropReason::TunnelTooNarrow))?;
+        let largest = longest_segment(transit.packet, transit.headers);
+        if largest > room {
+            self.judge_size(transit, room)?;
+        }
+        let passage = Passage {
+            source: path.source,
+            destination: to,
+            keeps_df: self.snapshot.settings.pmtu_disc != 0,
+            id: self.take_ids(transit),
+        };
+        write_ttl(transit.packet.bytes_mut(), transit.headers);
+        if !encapsulate(transit.packet, transit.headers, wrapping, passage) {
+            return Err(Obstacle::Drop(DropReason::TooLong));
+        }
+        if largest > room {
+            leave_in_fragments(transit.packet, path.mtu);
+        }
+        Ok(())
+    }
+
+    /// Judges a packet that is larger than the tunnel takes in one piece.
+    ///
+    /// **Source** — IPVS `ensure_mtu_is_adequate`: IPv4 is fragmented where it may be, where nobody
+    /// wants to know of path MTUs, and where it is an ICMP error itself.
+    fn judge_size(
+        &self,
+        transit: &Transit<'_, '_, impl Network>,
+        room: usize,
+    ) -> Result<(), Obstacle> {
+        let headers = transit.headers;
+        let is_kept_whole = match headers.family {
+            Family::V4 => {
+                self.snapshot.settings.pmtu_disc != 0 && headers.dont_fragment && !headers.is_icmp()
+            }
+            Family::V6 => true,
+        };
+        if !is_kept_whole {
+            return Ok(());
+        }
+        let mtu = room.min(usize::from(u16::MAX)) as u16;
+        Err(Obstacle::Tell(IcmpError::TooBig { mtu }))
+    }
+
+    /// The first of as many identifications as the packet becomes packets.
+    fn take_ids(&mut self, transit: &Transit<'_, '_, impl Network>) -> u16 {
+        let segmentation = transit.packet.offload.segmentation;
+        let count = match segmentation.kind {
+            SegmentKind::None => 1,
+            _ => transit.headers.len.div_ceil(usize::from(segmentation.size_bytes).max(1)),
+        };
+        let first = self.ip_id.wrapping_add(1).max(1);
+        self.ip_id = first.wrapping_add((count - 1) as u16);
+        first
+    }
+}
+
+/// Has an outer packet cut for a way that takes packets of `mtu` bytes, over IPv6 too: the tunnel
+/// begins here.
+fn leave_in_fragments(packet: &mut PacketBuf<'_>, mtu: usize) {
+    let mtu = mtu.min(usize::from(u16::MAX)) as u16;
+    if let Some(outer) = &mut packet.offload.outer {
+        outer.fragment_bytes = mtu;
+    }
+    let segmentation = &mut packet.offload.segmentation;
+    match segmentation.kind {
+        SegmentKind::TcpV4 | SegmentKind::TcpV6 | SegmentKind::UdpL4 => {}
+        SegmentKind::Fragments => segmentation.size_bytes = segmentation.size_bytes.min(mtu),
+        SegmentKind::None | SegmentKind::UdpFragments => {
+            segmentation.kind = SegmentKind::Fragments;
+            segmentation.size_bytes = mtu;
+        }
+    }
+}
