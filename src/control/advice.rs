@@ -30,7 +30,6 @@ pub enum Route {
 pub fn about_real(real: &RealSpec, route: &Route) -> Option<String> {
     let unserved = match (real.method, route) {
         (_, Route::Unknown) => return None,
-        (ForwardingMethod::Tunnel, _) => "tunnelling (-i) is not done yet",
         (_, Route::Own) => {
             "the address is the director's own, and servers there are not served yet"
         }
