@@ -107,7 +107,6 @@ impl Crowd {
         // Filled in place: moving it would copy all of its capacity.
         let mut packets = ArrayVec::<PacketBuf<'_>, MAX_BATCH>::new();
         for slot in batch {
-            slot.copy_within(..LEN, HEADROOM);
             packets.push(PacketBuf::new(slot, HEADROOM, HEADROOM + LEN));
         }
         self.director.handle_batch(&mut packets, &Anywhere, self.now, verdicts);
@@ -133,7 +132,8 @@ fn client(n: u32) -> (u32, u16) {
 }
 
 fn segment(from: (u32, u16), to: (u32, u16), flags: u8) -> [u8; SLOT] {
-    let mut bytes = [0; SLOT];
+    let mut slot = [0; SLOT];
+    let bytes = &mut slot[HEADROOM..HEADROOM + LEN];
     bytes[..12].copy_from_slice(&[0x45, 0, 0, LEN as u8, 0, 1, 0x40, 0, 64, 6, 0, 0]);
     bytes[12..16].copy_from_slice(&from.0.to_be_bytes());
     bytes[16..20].copy_from_slice(&to.0.to_be_bytes());
@@ -144,9 +144,9 @@ fn segment(from: (u32, u16), to: (u32, u16), flags: u8) -> [u8; SLOT] {
     bytes[32] = 0x50;
     bytes[33] = flags;
     let pseudo = Sum::pseudo_header(Addr::v4(from.0), Addr::v4(to.0), 6, LEN - TCP_AT);
-    let checksum = pseudo.plus(Sum::of(&bytes[TCP_AT..LEN])).checksum();
+    let checksum = pseudo.plus(Sum::of(&bytes[TCP_AT..])).checksum();
     bytes[36..38].copy_from_slice(&checksum.to_be_bytes());
-    bytes
+    slot
 }
 
 /// Keys hashes, so that every run is alike.
