@@ -33,9 +33,7 @@ impl Director {
             ForwardingMethod::FullNat => self.transmit_full_nat(transit, id, is_first),
             ForwardingMethod::Tunnel => self.transmit_tunnel(transit, id),
             ForwardingMethod::Local => Verdict::Pass,
-            ForwardingMethod::Bypass => {
-                Verdict::Drop(DropReason::UnsupportedMethod)
-            }
+            ForwardingMethod::Bypass => Verdict::Drop(DropReason::UnsupportedMethod),
         };
         if verdict == Verdict::Reply {
             self.count_own_error(id, verdict);
