@@ -52,8 +52,9 @@ impl Network {
                 topology.ports(host.name).map(|(near, _)| near.interface).collect();
             namespace.add_bridge("br0", &ports)?;
         }
-        // Lets everybody on the host ping.
-        namespace.set_sysctl("net.ipv4.ping_group_range", "0 0")?;
+        // Lets programs on the host ping without privileges; it cannot be had in a container whose
+        // /proc/sys is read-only, and its root can ping without it.
+        let _ = namespace.set_sysctl("net.ipv4.ping_group_range", "0 0");
         host.sysctls.iter().try_for_each(|(key, value)| namespace.set_sysctl(key, value))?;
         // After the parameters, some of which are about how addresses are announced.
         for (interface, address) in &host.addresses {

@@ -166,6 +166,27 @@ fn direct(said: &str) {
 }
 
 #[test]
+fn labs_run_where_proc_is_read_only_as_in_containers() {
+    needs_namespaces!();
+    if !geteuid().is_root() {
+        println!("skipped: only root can mount /proc/sys read-only");
+        return;
+    }
+    if std::process::Command::new("unshare").arg("--version").output().is_err() {
+        println!("skipped: unshare is not installed");
+        return;
+    }
+    let program = OwnCopy::new();
+    let script = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    for lab in ["nat", "dr"] {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&program.0).args(["lab", lab]);
+        promises_kept(&run(command.current_dir("/")));
+    }
+}
+
+#[test]
 fn nothing_is_left_of_any_lab_that_is_killed() {
     needs_namespaces!();
     for lab in ["weights", "persistence", "fwmark", "dr", "dr-router"] {

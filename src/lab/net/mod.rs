@@ -25,6 +25,7 @@ mod netlink;
 mod prefix;
 mod route;
 pub mod sandbox;
+mod sysctl;
 
 pub use error::Error;
 pub use link::{End, Offload, Traffic, connect};

@@ -1,7 +1,7 @@
 //! A network namespace that is held by a descriptor only.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
@@ -96,22 +96,6 @@ impl Namespace {
     pub fn enter(&self) -> io::Result<()> {
         Ok(setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)?)
     }
-
-    /// Sets a kernel parameter of the network, as in `net.ipv4.ip_forward`.
-    pub fn set_sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
-        let path = sysctl_path(key);
-        self.run(|| fs::write(&path, value))?
-            .during(|| format!("set sysctl {key}={value} in {}", self.name))
-    }
-
-    /// Reads a kernel parameter of the network.
-    pub fn sysctl(&self, key: &str) -> Result<String, Error> {
-        let path = sysctl_path(key);
-        let value = self
-            .run(|| fs::read_to_string(&path))?
-            .during(|| format!("read sysctl {key} in {}", self.name))?;
-        Ok(value.trim_end().to_owned())
-    }
 }
 
 impl AsFd for Namespace {
@@ -131,17 +115,4 @@ fn on_own_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Re
 
 fn open_current() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/thread-self/ns/net")?.into())
-}
-
-/// **Shape** — dots separate, as for sysctl(8); a slash in the key stands for a dot in a name.
-fn sysctl_path(key: &str) -> String {
-    let path: String = key
-        .chars()
-        .map(|c| match c {
-            '.' => '/',
-            '/' => '.',
-            other => other,
-        })
-        .collect();
-    format!("/proc/sys/{path}")
 }

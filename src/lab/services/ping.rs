@@ -14,7 +14,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// **Errors** — when the answer does not come within `patience`, and when an ICMP error does.
 pub fn ping(target: Ipv4Addr, sequence: u16, patience: Duration) -> io::Result<Duration> {
     // A ping socket: the kernel keeps the identifier, the checksum, and everybody else's answers.
-    let mut socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4))?;
+    // Where net.ipv4.ping_group_range has no room for us, root takes a raw one.
+    let (mut socket, head_bytes) = match icmp_socket(Type::DGRAM) {
+        Ok(socket) => (socket, 0),
+        Err(_) => (icmp_socket(Type::RAW)?, IPV4_HEADER_BYTES),
+    };
     socket.set_read_timeout(Some(patience))?;
     socket.connect(&SocketAddr::new(IpAddr::V4(target), 0).into())?;
     let start = Instant::now();
@@ -22,7 +26,7 @@ pub fn ping(target: Ipv4Addr, sequence: u16, patience: Duration) -> io::Result<D
     let mut answer = [0; 128];
     while start.elapsed() < patience {
         let length = socket.read(&mut answer)?;
-        if is_answer(&answer[..length], sequence) {
+        if answer[..length].get(head_bytes..).is_some_and(|it| is_answer(it, sequence)) {
             return Ok(start.elapsed());
         }
     }
@@ -57,6 +61,14 @@ impl EchoWatch {
     }
 }
 
+fn icmp_socket(kind: Type) -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, kind, Some(Protocol::ICMPV4))
+}
+
+/// Without options, which nobody here sends.
+const IPV4_HEADER_BYTES: usize = 20;
+/// Which 16-bit word of an ICMP message is its checksum.
+const CHECKSUM_WORD: usize = 1;
 /// As many bytes as ping(8) sends.
 const PAYLOAD_BYTES: usize = 56;
 
@@ -66,7 +78,11 @@ fn request(sequence: u16) -> io::Result<Vec<u8>> {
     let mut packet = echo_request::MutableEchoRequestPacket::new(&mut bytes)
         .ok_or(io::ErrorKind::InvalidInput)?;
     packet.set_icmp_type(IcmpTypes::EchoRequest);
+    // Ping sockets put their own in its place.
+    packet.set_identifier(std::process::id() as u16 | 1);
     packet.set_sequence_number(sequence);
+    let sum = pnet_packet::util::checksum(packet.packet(), CHECKSUM_WORD);
+    packet.set_checksum(sum);
     Ok(bytes)
 }
 

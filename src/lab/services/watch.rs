@@ -50,22 +50,30 @@ impl LinkWatch {
         Ok(seen)
     }
 
-    /// Asks everybody on the link who has an address, and returns the link addresses that answer
-    /// within `time`.
+    /// Asks everybody on the link who has an address. Returns the link addresses that answer: the
+    /// first within `patience`, further ones within a moment after it.
     pub fn who_has(
         &mut self,
         target: Ipv4Addr,
         own: (MacAddr, Ipv4Addr),
-        time: Duration,
+        patience: Duration,
     ) -> io::Result<Vec<MacAddr>> {
         self.send(&question(target, own));
-        let start = Instant::now();
+        let mut deadline = Instant::now() + patience;
         let mut answers = Vec::new();
         loop {
+            let before = answers.len();
             self.receive(|frame| answers.extend(answer(frame, target)))?;
-            let Some(rest) = time.checked_sub(start.elapsed()) else { break };
+            if before == 0 && !answers.is_empty() {
+                deadline = Instant::now() + MOMENT;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                break;
+            }
             wait(&self.socket.receiver.readiness(), Some(rest))?;
         }
+        answers.sort_unstable();
         answers.dedup();
         Ok(answers)
     }
@@ -84,6 +92,8 @@ impl LinkWatch {
     }
 }
 
+/// How long further answers are waited for; they take far less than a millisecond.
+const MOMENT: Duration = Duration::from_millis(300);
 const RING_BYTES: usize = 4 << 20;
 
 fn arrival(frame: &[u8]) -> Option<Arrival> {
@@ -151,11 +161,10 @@ mod tests {
                 let own = (near.mac("eth0").unwrap().into(), Ipv4Addr::new(192, 0, 2, 1));
                 let (there, nowhere) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 3));
                 let mut watch = near.run(|| LinkWatch::open("eth0")).unwrap().unwrap();
-                let time = Duration::from_millis(300);
-                let answers = watch.who_has(there, own, time).unwrap();
+                let answers = watch.who_has(there, own, Duration::from_secs(20)).unwrap();
                 let far_mac: MacAddr = far.mac("eth0").unwrap().into();
                 assert_eq!(answers, [far_mac]);
-                assert!(watch.who_has(nowhere, own, time).unwrap().is_empty());
+                assert!(watch.who_has(nowhere, own, MOMENT).unwrap().is_empty());
 
                 near.run(|| ping(there, 1, Duration::from_secs(20))).unwrap().unwrap();
                 let seen = watch.arrivals().unwrap();

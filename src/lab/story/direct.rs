@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use pnet_base::MacAddr;
 
@@ -44,9 +43,10 @@ impl Direct {
             let mut said = mine.map_or_else(|| "not on lo".to_owned(), |mine| format!("lo {mine}"));
             all_quiet &= mine.is_some();
             for (key, wanted) in QUIET {
-                let (value, name) = (namespace.sysctl(key)?, key.rsplit('.').next());
-                said.push_str(&format!(", {} {value}", name.unwrap_or(key)));
-                all_quiet &= value == wanted;
+                let name = key.rsplit('.').next().unwrap_or(key);
+                let value = in_force(namespace, name)?;
+                said.push_str(&format!(", {name} {value}"));
+                all_quiet &= value.to_string() == wanted;
             }
             if let Some(gateway) = gateway(scene, host) {
                 said.push_str(&format!(", gateway {gateway}"));
@@ -74,7 +74,7 @@ impl Direct {
         let own = own.ok_or_else(|| format!("{host} has no address on {interface}"))?;
         let mac = namespace.mac(interface)?.into();
         let mut watch = namespace.run(|| LinkWatch::open(interface))??;
-        let answers = watch.who_has(address, (mac, own), ANSWER_TIME)?;
+        let answers = watch.who_has(address, (mac, own), PATIENCE)?;
         scene.heading(format_args!("The {host} asks its segment: who has {address}?"))?;
         if answers.is_empty() {
             scene.line("  nobody answers")?;
@@ -152,6 +152,10 @@ impl Direct {
         let up = || web::upload_summed(service, TRANSFER_BYTES, PATIENCE);
         let (sums, _) = self.measure(scene, "up", up)?;
         scene.promise(sums, "100 MiB up: the same SHA-256 at both ends");
+        scene.remark(
+            "The way up leads through the director. On the way down it sees nothing but the \
+             client's acknowledgements.",
+        )?;
         Ok(())
     }
 
@@ -185,8 +189,6 @@ impl Direct {
 }
 
 const TRANSFER_BYTES: u64 = 100 << 20;
-/// How long answers to a question by ARP are waited for; they take far less than a millisecond.
-const ANSWER_TIME: Duration = Duration::from_millis(300);
 
 /// Whose link address this is.
 fn owner(scene: &Scene<'_>, mac: MacAddr) -> Told<String> {
@@ -208,6 +210,18 @@ fn since(host: &Namespace, before: Traffic) -> Told<Traffic> {
         received_bytes: now.received_bytes - before.received_bytes,
         sent_bytes: now.sent_bytes - before.sent_bytes,
     })
+}
+
+/// The value of an ARP parameter on the interface: the larger one of its own and that of `all`.
+///
+/// **Source** — ip-sysctl.txt of the kernel's documentation, arp_ignore and arp_announce.
+fn in_force(namespace: &Namespace, name: &str) -> Told<u32> {
+    let mut largest = 0;
+    for scope in ["all", INTERFACE] {
+        let value = namespace.sysctl(&format!("net.ipv4.conf.{scope}.{name}"))?;
+        largest = largest.max(value.parse()?);
+    }
+    Ok(largest)
 }
 
 /// The gateway of a host, of which the lab says that it is not the director.

@@ -1,8 +1,15 @@
 //! Labs as a reader sees them: what is built, typed, answered, and whether that is right.
 //!
-//! A lab is a [`Topology`] (a file in `lab/topology`) and a [`Story`] (a file here, and a line in
-//! [`LABS`]). A story is told on a [`Scene`], which prints what happens and collects what was
-//! promised; the beginning, the verdict and the invitation are the same for all.
+//! To add a lab:
+//!
+//! 1. its network, as a [`Topology`] in a file of `lab/topology`;
+//! 2. its script, as a [`Story`] in a file here, and a line in `LABS`;
+//! 3. its name and what it shows, as a variant of `Command` in `bin/ulvs/lab.rs`, and in README;
+//! 4. a test in `tests/lab/stories.rs`, which says in its own words what the reader has to see.
+//!
+//! A story is told on a [`Scene`], which runs commands as it shows them, and collects what was
+//! promised. A promise is something that was seen to be so, by other means than the director's own
+//! word where there are any. The beginning, the verdict and the invitation are the same for all.
 
 mod direct;
 mod dr;

@@ -41,6 +41,7 @@ impl Story for Weights {
         scene.remark("The service went on all the time. The client tries it:")?;
         let first = scene.fetch_more("client", service, 1)?;
         let weighted = scene.fetch("client", service, scene.requests(6))?;
+        scene.remark("wrr goes in rounds: of three pages, two are rs2's and one is rs1's.")?;
         let listing = scene.typed("director", "ipvsadm -Ln")?;
 
         scene.heading("The first server is to be repaired: weight 0")?;
