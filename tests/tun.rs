@@ -15,7 +15,7 @@ use ulvs::driver::{Receiver, wait};
 use ulvs::lab::net::{Route, sandbox};
 use ulvs::lab::services::ping::{self, EchoWatch};
 use ulvs::lab::topology::nat;
-use ulvs::lab::web;
+use ulvs::lab::web::{self, Site, WebServer};
 
 /// Runs a test that needs a TUN device.
 fn run(name: &str, body: impl FnOnce()) {
@@ -280,6 +280,19 @@ fn the_host_keeps_its_other_traffic_at_the_same_addresses() {
 }
 
 #[test]
+fn programs_of_the_directors_host_are_clients_like_others() {
+    run("programs_of_the_directors_host_are_clients_like_others", || {
+        let bed = over_tun(&[]);
+        bed.configure(&ROUND_ROBIN);
+        let fetch = || web::get(service(), "/", PATIENCE);
+        assert_eq!(bed.host("director").run(fetch).unwrap().unwrap().server, "real2");
+        let download = || web::download(service(), 20 << 20, PATIENCE);
+        bed.host("director").run(download).unwrap().unwrap();
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+#[test]
 fn servers_stay_reachable_as_themselves_through_a_host_that_forwards() {
     run("servers_stay_reachable_as_themselves_through_a_host_that_forwards", || {
         let bed = over_tun(&[]);
@@ -314,7 +327,7 @@ fn addresses_that_the_host_does_not_have_are_served() {
             let refused = bed.connect("client", (addr, 81)).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         }
-        // The host's own programs have no other way to the first one than by the device.
+        // The host's own programs, too.
         let fetch = || web::get("203.0.113.5:80".parse().unwrap(), "/", PATIENCE);
         assert_eq!(bed.host("director").run(fetch).unwrap().unwrap().server, "real1");
 
@@ -351,6 +364,79 @@ fn real_servers_go_out_under_the_directors_address() {
             assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::V4(out_of));
             assert_eq!(bed.servers(2), ["real2", "real1"]);
         }
+    });
+}
+
+#[test]
+fn ipv6_services_are_balanced_where_the_kernel_forwards_ipv6() {
+    run("ipv6_services_are_balanced_where_the_kernel_forwards_ipv6", || {
+        let bed = over_tun(&[]);
+        for (host, interface, prefix) in [
+            ("client", "eth0", "2001:db8:1::12/64"),
+            ("director", "out", "2001:db8:1::1/64"),
+            ("director", "in", "2001:db8:2::1/64"),
+            ("real1", "eth0", "2001:db8:2::110/64"),
+        ] {
+            bed.host(host).add_address(interface, prefix.parse().unwrap()).unwrap();
+        }
+        let default = Route::default_via("2001:db8:2::1".parse().unwrap());
+        bed.host("real1").add_route(&default).unwrap();
+        let gateway = "2001:db8:1::1".parse().unwrap();
+        bed.host("client").add_route(&Route::default_via(gateway)).unwrap();
+        let at: SocketAddr = "[2001:db8:2::110]:80".parse().unwrap();
+        let listeners = bed.host("real1").run(|| web::listen(at, 1)).unwrap().unwrap();
+        let site = Site::new("real1").page("/", "text/html", "page");
+        let _web = WebServer::start(listeners, site).unwrap();
+
+        let said = ["[2001:db8:1::1]:80", "[2001:db8:5::5]:80"].map(|virtual_service| {
+            let add = format!("ipvsadm -a -t {virtual_service} -r [2001:db8:2::110]:80 -m");
+            bed.ipvsadm(&format!("-A -t {virtual_service} -s rr"));
+            (complaint(&bed, &add), add)
+        });
+        bed.host("director").set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
+        // The director looks at settings once in a second.
+        std::thread::sleep(Duration::from_millis(2500));
+        for (said, add) in said {
+            assert!(said.contains("net.ipv6.conf.all.forwarding"), "{said}");
+            bed.ulvs(&add);
+        }
+        for addr in ["[2001:db8:1::1]:80", "[2001:db8:5::5]:80"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            let fetch = || web::get(addr, "/", PATIENCE);
+            assert_eq!(bed.host("client").run(fetch).unwrap().unwrap().server, "real1");
+            let load = || {
+                web::download(addr, 20 << 20, PATIENCE)?;
+                web::upload(addr, 20 << 20, PATIENCE)
+            };
+            bed.host("client").run(load).unwrap().unwrap();
+        }
+        bed.configure(&ROUND_ROBIN);
+        assert_eq!(bed.servers(2), ["real2", "real1"]);
+    });
+}
+
+#[test]
+fn packets_too_large_for_the_servers_link_are_answered_by_the_service() {
+    run("packets_too_large_for_the_servers_link_are_answered_by_the_service", || {
+        let bed = over_tun(&[]);
+        // The kernel would answer about a packet that the client never sent.
+        for host in ["director", "real1", "real2", "storage"] {
+            let interface = if host == "director" { "in" } else { "eth0" };
+            bed.host(host).set_mtu(interface, 1300).unwrap();
+        }
+        bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:53 -m"]);
+        let client = bed.host("client").run(|| UdpSocket::bind((nat::CLIENT, 0))).unwrap().unwrap();
+        client.connect((nat::OUTSIDE, 53)).unwrap();
+        let start = Instant::now();
+        let told = loop {
+            // Linux sets the bit against fragmentation unless told otherwise.
+            match client.send(&[b'x'; 1400]) {
+                Ok(_) => assert!(start.elapsed() < PATIENCE, "the client is told nothing"),
+                Err(error) => break error,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(told.raw_os_error(), Some(nix::libc::EMSGSIZE));
     });
 }
 

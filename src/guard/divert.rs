@@ -64,6 +64,10 @@ impl Diverted {
         for key in guarded_keys(services, host) {
             diverted.add_service(key, host, leads);
         }
+        // The host's own clients of its own addresses.
+        if !diverted.shared.is_empty() {
+            diverted.interfaces.push("lo".into());
+        }
         for service in services.services() {
             let pool = service.pool();
             let reals = pool.reals();

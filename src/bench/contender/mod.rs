@@ -36,12 +36,20 @@ pub enum Contender {
     Nginx,
     /// This program.
     Ulvs,
+    /// This program behind a TUN device.
+    UlvsTun,
 }
 
 impl Contender {
     /// All contenders, in the order of reports.
-    pub const ALL: [Contender; 5] =
-        [Contender::Routing, Contender::Nft, Contender::Haproxy, Contender::Nginx, Contender::Ulvs];
+    pub const ALL: [Contender; 6] = [
+        Contender::Routing,
+        Contender::Nft,
+        Contender::Haproxy,
+        Contender::Nginx,
+        Contender::Ulvs,
+        Contender::UlvsTun,
+    ];
 
     /// The name on the command line and in JSON.
     pub fn name(self) -> &'static str {
@@ -51,6 +59,7 @@ impl Contender {
             Contender::Haproxy => "haproxy",
             Contender::Nginx => "nginx",
             Contender::Ulvs => "ulvs",
+            Contender::UlvsTun => "ulvs-tun",
         }
     }
 
@@ -62,6 +71,7 @@ impl Contender {
             Contender::Haproxy => "HAProxy (tcp)",
             Contender::Nginx => "nginx stream",
             Contender::Ulvs => "ulvs (NAT)",
+            Contender::UlvsTun => "ulvs (NAT, TUN)",
         }
     }
 
@@ -76,7 +86,9 @@ impl Contender {
     /// Whose address the servers are to see.
     pub fn source(self) -> Source {
         match self {
-            Contender::Routing | Contender::Nft | Contender::Ulvs => Source::Client,
+            Contender::Routing | Contender::Nft | Contender::Ulvs | Contender::UlvsTun => {
+                Source::Client
+            }
             Contender::Haproxy | Contender::Nginx => Source::Director,
         }
     }
@@ -85,9 +97,11 @@ impl Contender {
     pub fn targets(self) -> &'static [Ipv4Addr] {
         match self {
             Contender::Routing => &SERVERS,
-            Contender::Nft | Contender::Haproxy | Contender::Nginx | Contender::Ulvs => {
-                &[DIRECTOR_OUTSIDE]
-            }
+            Contender::Nft
+            | Contender::Haproxy
+            | Contender::Nginx
+            | Contender::Ulvs
+            | Contender::UlvsTun => &[DIRECTOR_OUTSIDE],
         }
     }
 
@@ -99,6 +113,7 @@ impl Contender {
             Contender::Haproxy => haproxy::start(network, launch),
             Contender::Nginx => nginx::start(network, launch),
             Contender::Ulvs => ulvs::start(network, launch),
+            Contender::UlvsTun => ulvs::start_over_tun(network, launch),
         }
     }
 }

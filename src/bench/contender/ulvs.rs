@@ -1,5 +1,6 @@
 //! This program as a NAT director, driven by its own ipvsadm.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::thread;
@@ -12,11 +13,22 @@ use super::process::{self, Program};
 use super::{Forwarder, Launch, Refusal};
 
 pub(super) fn start(network: &Network, launch: &Launch) -> Result<Forwarder, Refusal> {
+    start_with(network, launch, &["--interface", OUTSIDE, "--interface", INSIDE])
+}
+
+/// The same behind a TUN device.
+pub(super) fn start_over_tun(network: &Network, launch: &Launch) -> Result<Forwarder, Refusal> {
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) {
+        return Err(Refusal::Absent(format!("{TUN} cannot be opened ({error}), skipped")));
+    }
+    start_with(network, launch, &["--tun"])
+}
+
+fn start_with(network: &Network, launch: &Launch, options: &[&str]) -> Result<Forwarder, Refusal> {
     let program = &launch.program;
     let control = launch.directory.join("control");
     let mut command = network.director.command(program);
-    command.args(["run", "--interface", OUTSIDE, "--interface", INSIDE, "--control"]);
-    command.arg(&control);
+    command.arg("run").args(options).arg("--control").arg(&control);
     if let Some(workers) = launch.workers {
         command.args(["--workers", &workers.to_string()]);
     }
@@ -57,6 +69,8 @@ fn rules() -> Vec<String> {
         })
         .collect()
 }
+
+const TUN: &str = "/dev/net/tun";
 
 /// How long a director may take to start.
 const START: Duration = Duration::from_secs(5);

@@ -172,6 +172,7 @@ fn colour(contender: Contender) -> &'static str {
         Contender::Haproxy => "#8fb4d9",
         Contender::Nginx => "#9cc5a1",
         Contender::Ulvs => "#d9480f",
+        Contender::UlvsTun => "#f08c5a",
     }
 }
 
