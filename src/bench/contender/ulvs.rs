@@ -26,7 +26,8 @@ pub(super) fn start_over_tun(network: &Network, launch: &Launch) -> Result<Forwa
 
 fn start_with(network: &Network, launch: &Launch, options: &[&str]) -> Result<Forwarder, Refusal> {
     let program = &launch.program;
-    let control = launch.directory.join("control");
+    // Contenders stay up while others are measured.
+    let control = launch.directory.join(format!("control{}", options.concat()));
     let mut command = network.director.command(program);
     command.arg("run").args(options).arg("--control").arg(&control);
     if let Some(workers) = launch.workers {
