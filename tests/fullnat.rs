@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bed::{Director, PATIENCE};
 use ulvs::lab::Network;
-use ulvs::lab::net::{Namespace, sandbox};
+use ulvs::lab::net::{Namespace, Route, sandbox};
 use ulvs::lab::topology::fullnat::{CLIENT, DIRECTOR, FAR, FAR_PORT, NEAR, VIRTUAL, topology};
 use ulvs::lab::web::{self, Site, WebServer};
 
@@ -152,6 +152,37 @@ fn local_addresses_that_nobody_has_are_the_directors() {
         let saved = lab.ulvs("ipvsadm -Sn");
         assert!(saved.contains(":7000 -s wlc --local-address 172.16.1.211\n"), "{saved}");
         assert!(saved.contains(&format!("-r {NEAR}:7000 --fullnat -w 1\n")), "{saved}");
+    });
+}
+
+#[test]
+fn it_works_behind_a_tun_device() {
+    sandbox::run("it_works_behind_a_tun_device", || {
+        if let Err(error) = std::fs::File::open("/dev/net/tun") {
+            return println!("skipped: /dev/net/tun cannot be opened ({error})");
+        }
+        let options = ["--tun", "--workers", "2"];
+        let lab = Lab::with(|director| Director::start(director, &options));
+        // Virtual and local addresses that are the kernel's, that neighbours ask for, that neither
+        // has: the router has to know where those are.
+        let elsewhere = Ipv4Addr::new(203, 0, 113, 7);
+        let route = Route {
+            destination: "203.0.113.0/24".parse().unwrap(),
+            via: Some(DIRECTOR.into()),
+            interface: None,
+        };
+        lab.host("router").add_route(&route).unwrap();
+        for (addr, options) in [
+            (DIRECTOR, ""),
+            (VIRTUAL, "--local-address 172.16.1.210,172.16.1.211"),
+            (elsewhere, "--local-address 203.0.113.8"),
+        ] {
+            lab.balance(addr, options);
+            assert_eq!(lab.servers(addr, 20), IN_TURN.repeat(5), "{addr}");
+        }
+        lab.transfer_both_ways(DIRECTOR);
+        lab.transfer_both_ways(elsewhere);
+        lab.assert_kernel_is_silent();
     });
 }
 

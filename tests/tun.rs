@@ -85,15 +85,33 @@ fn super_frames_cross_the_device_whole() {
         const LENGTH: u64 = 20 << 20;
         let client = bed.host("client");
         client.run(|| web::download(service(), LENGTH, PATIENCE)).unwrap().unwrap();
-        let stats = bed.ulvs("stats --json");
-        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
-        let mut counters = stats["counters"].as_array().unwrap().iter();
-        let received = counters.find(|each| each["name"] == "received").unwrap();
-        assert_eq!(received["group"], "interface ulvs0");
-        let received = received["total"].as_u64().unwrap();
+        let received = total(&bed, "received");
         // One by one the segments would be 14,500, without those that acknowledge them.
         assert!(received < 8000, "{received} packets for {LENGTH} bytes");
     });
+}
+
+#[test]
+fn packets_of_a_flow_come_to_the_queue_of_the_worker_that_owns_it() {
+    run("packets_of_a_flow_come_to_the_queue_of_the_worker_that_owns_it", || {
+        let bed = over_tun(&["--workers", "2"]);
+        bed.configure(&ROUND_ROBIN);
+        let client = bed.host("client");
+        for _ in 0..6 {
+            client.run(|| web::download(service(), 5 << 20, PATIENCE)).unwrap().unwrap();
+        }
+        let (received, handed_over) = (total(&bed, "received"), total(&bed, "handed-over"));
+        assert!(handed_over * 20 < received, "{handed_over} of {received} packets handed over");
+    });
+}
+
+/// A counter's total over all workers.
+fn total(bed: &Bed, name: &str) -> u64 {
+    let stats = bed.ulvs("stats --json");
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let mut counters = stats["counters"].as_array().unwrap().iter();
+    let counter = counters.find(|each| each["name"] == name);
+    counter.and_then(|each| each["total"].as_u64()).unwrap_or(0)
 }
 
 #[test]

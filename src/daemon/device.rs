@@ -67,12 +67,17 @@ impl Outlet {
         Ok((outlet, requests.collect()))
     }
 
+    /// The kernel's number for the device.
+    pub fn index(&self) -> u32 {
+        self.device.index()
+    }
+
     /// The device's name.
     pub fn name(&self) -> &str {
         self.device.name()
     }
 
-    /// Leads the virtual addresses and what real servers send to the device, and nothing else.
+    /// Leads the director's addresses and what real servers send to the device, and nothing else.
     /// Returns the problems that are new.
     ///
     /// **Errors** — the device is gone.
@@ -80,7 +85,7 @@ impl Outlet {
         &mut self,
         services: &Snapshot,
         host: &HostView,
-        virtuals: impl Iterator<Item = Addr>,
+        addresses: impl Iterator<Item = Addr>,
     ) -> io::Result<Vec<Problem>> {
         let index = self.device.index();
         if host.interface(self.name()).is_none_or(|found| found.index != index) {
@@ -90,9 +95,10 @@ impl Outlet {
         self.follow_mtu(host);
         let mut problems = unserved(services, host);
         let wanted: BTreeMap<Addr, Lead> =
-            virtuals.filter_map(|addr| Some((addr, lead(addr, host, index)?))).collect();
+            addresses.filter_map(|addr| Some((addr, lead(addr, host)?))).collect();
         // Before the kernel invites packets.
-        let diverted = Diverted::new(services, host, &wanted, index, &self.interfaces);
+        let diverted = Diverted::new(services, host, wanted.keys().copied(), index);
+        let diverted = diverted.by(host, &self.interfaces);
         if let Err(error) = self.diversions.update(diverted) {
             problems.push(Problem::Diverting { reason: error.to_string() });
         }
@@ -100,11 +106,6 @@ impl Outlet {
         let before = std::mem::replace(&mut self.told, problems.clone());
         problems.retain(|problem| !before.contains(problem));
         Ok(problems)
-    }
-
-    /// Whether an address is led here, rather than the kernel's for its own programs.
-    pub fn has(&self, addr: Addr) -> bool {
-        self.leads.contains_key(&addr)
     }
 
     /// Says what it is.
@@ -177,14 +178,13 @@ impl Outlet {
 }
 
 /// How an address is to be led to the device; not at all if it is the kernel's own.
-fn lead(addr: Addr, host: &HostView, device: u32) -> Option<Lead> {
-    let mut others = host.addresses.iter().filter(|own| own.interface != device);
-    let ours = host.addresses.iter().any(|own| own.interface == device && own.addr == addr);
-    if others.clone().any(|own| own.addr == addr) || host.owns(addr) && !ours {
+fn lead(addr: Addr, host: &HostView) -> Option<Lead> {
+    if host.owns(addr) {
         return None;
     }
     // By ARP only: neighbour discovery answers for addresses of the link that it is asked on.
-    let asked_for = others.any(|own| addr.family() == Family::V4 && own.prefix.contains(addr));
+    let mut networks = host.addresses.iter().map(|own| own.prefix);
+    let asked_for = addr.family() == Family::V4 && networks.any(|network| network.contains(addr));
     Some(if asked_for { Lead::Address } else { Lead::Route })
 }
 
@@ -218,21 +218,15 @@ mod tests {
     use crate::packet::Prefix;
 
     #[test]
-    fn an_address_is_led_here_unless_the_kernel_has_it_elsewhere() {
-        let (near, far, own) =
-            (Addr::v4(0x0a00_0005), Addr::v4(0xc000_0201), Addr::v4(0x0a00_0001));
-        let address = |interface, addr, len| KernelAddress {
-            interface,
-            addr,
-            prefix: Prefix::new(addr, len).unwrap(),
+    fn an_address_is_led_here_unless_it_is_the_kernels() {
+        let [own, near, far] = [0x0a00_0001, 0x0a00_0005, 0xc000_0201].map(Addr::v4);
+        let prefix = Prefix::new(own, 24).unwrap();
+        let host = HostView {
+            addresses: vec![KernelAddress { interface: 2, addr: own, prefix }],
+            ..HostView::default()
         };
-        let addresses = vec![address(2, own, 24), address(9, near, 32)];
-        let locals = vec![Prefix::new(own, 32).unwrap(), Prefix::new(near, 32).unwrap()];
-        let mut host = HostView { addresses, locals, ..HostView::default() };
-        assert_eq!(lead(own, &host, 9), None);
-        assert_eq!(lead(near, &host, 9), Some(Lead::Address));
-        assert_eq!(lead(far, &host, 9), Some(Lead::Route));
-        host.addresses.push(address(2, near, 32));
-        assert_eq!(lead(near, &host, 9), None);
+        assert_eq!(lead(own, &host), None);
+        assert_eq!(lead(near, &host), Some(Lead::Address));
+        assert_eq!(lead(far, &host), Some(Lead::Route));
     }
 }

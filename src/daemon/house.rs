@@ -129,11 +129,15 @@ impl House {
     }
 
     fn follow_guard(&mut self) -> io::Result<()> {
-        let (snapshot, host) = (self.services.snapshot(), self.watch.view());
+        let host = self.watch.view();
+        // First, as what is held decides what has to come to the director.
+        self.hold_pools(&self.services.snapshot().snat, &host);
+        self.follow_locals(&self.services.snapshot(), &host);
+        let snapshot = self.services.snapshot();
         let (had_rules, held) = (self.guard.has_rules(), self.guard.held());
-        let virtuals = self.summarise().virtuals;
+        let Services { virtuals, locals, .. } = self.summarise();
         let problems = match &mut self.outlet {
-            Some(outlet) => outlet.follow(&snapshot, &host, virtuals.into_iter())?,
+            Some(outlet) => outlet.follow(&snapshot, &host, virtuals.into_iter().chain(locals))?,
             None => self.guard.update(&snapshot, &host),
         };
         for problem in problems {
@@ -152,8 +156,6 @@ impl House {
             let word = if held == 1 { "service" } else { "services" };
             tracing::info!("guard sockets hold the ports of {held} {word}");
         }
-        self.hold_pools(&snapshot.snat, &host);
-        self.follow_locals(&snapshot, &host);
         Ok(())
     }
 
@@ -178,7 +180,7 @@ impl House {
     /// the kernel's, and keeps to those that could be held.
     fn hold_pools(&mut self, rules: &[SnatRule], host: &HostView) {
         let kernels = rules.iter().map(|rule| rule.to);
-        let kernels = kernels.filter(|addr| self.is_kernels(*addr, host));
+        let kernels = kernels.filter(|addr| host.owns(*addr));
         let kernels: HashSet<Addr> = kernels.collect();
         self.guard.keep_ports_of(&kernels);
         let mut narrowed = rules.to_vec();
@@ -226,7 +228,7 @@ impl House {
         addr: Addr,
         ports: RangeInclusive<u16>,
     ) -> Result<RangeInclusive<u16>, String> {
-        if !self.is_kernels(addr, &self.watch.view()) {
+        if !self.watch.view().owns(addr) {
             return Ok(ports);
         }
         self.guard.hold_ports(addr, pool(&ports)).map_err(|error| {
@@ -238,12 +240,6 @@ impl House {
                 ports.start()
             )
         })
-    }
-
-    /// Whether the kernel has an address for its own programs.
-    fn is_kernels(&self, addr: Addr, host: &HostView) -> bool {
-        let is_led = self.outlet.as_ref().is_some_and(|outlet| outlet.has(addr));
-        host.owns(addr) && !is_led
     }
 
     /// Says what it works with.

@@ -94,9 +94,9 @@ impl Daemon {
             None => None,
         };
         let (outlet, mut opened) = outlet.unzip();
-        let watch = HostWatch::start().map(Arc::new).map_err(|error| {
-            io::Error::other(format!("cannot read the kernel's routes: {error}"))
-        })?;
+        let watch = HostWatch::start(outlet.as_ref().map(Outlet::index)).map(Arc::new).map_err(
+            |error| io::Error::other(format!("cannot read the kernel's routes: {error}")),
+        )?;
         let interfaces = match &outlet {
             Some(outlet) => {
                 interfaces::require(&config.interfaces, &watch.view())?;

@@ -8,14 +8,13 @@
 //!
 //! What is diverted too much does no harm: the director hands back what it has no use for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
 use super::guarded_keys;
 use super::nftables::{ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, key, octets};
 use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set, addresses};
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
-use crate::host::Lead;
 use crate::link::{HostView, Interface};
 use crate::packet::{Addr, Family, Prefix};
 
@@ -35,7 +34,7 @@ pub struct Diverted {
     interfaces: Vec<String>,
     /// Addresses of which the director has everything.
     addresses: BTreeSet<Addr>,
-    /// Addresses of the kernel's own at which there are services.
+    /// Addresses of the kernel's own at which there are services, or that the director uses.
     shared: BTreeSet<Addr>,
     /// Virtual endpoints at those.
     services: BTreeSet<(Addr, u8, u16)>,
@@ -43,47 +42,48 @@ pub struct Diverted {
     whole: BTreeSet<(Addr, u8)>,
     /// Real servers, whatever they send.
     servers: BTreeSet<Addr>,
+    /// Real servers that answer to local addresses.
+    peers: BTreeSet<Addr>,
+    /// Those local addresses that are the kernel's own.
+    locals: BTreeSet<Addr>,
+    /// Servers about whose packets ICMP errors may come.
+    reached: BTreeSet<Addr>,
     /// Networks whose connections to the outside the director translates.
     networks: Vec<Prefix>,
 }
 
 impl Diverted {
-    /// What these services need on this host, where `leads` are the virtual addresses that the
-    /// kernel has from the director or routes to it.
+    /// What these services need on this host to come to the device of this number, where `addresses`
+    /// are the director's that the kernel does not have.
     pub fn new(
         services: &Snapshot,
         host: &HostView,
-        leads: &BTreeMap<Addr, Lead>,
+        addresses: impl Iterator<Item = Addr>,
         device: u32,
-        interfaces: &[String],
     ) -> Self {
-        let mut diverted = Self { device, ..Self::default() };
-        diverted.interfaces = watched(host, device, interfaces);
-        let routed = leads.iter().filter(|(_, how)| **how == Lead::Route);
-        diverted.addresses = routed.map(|(addr, _)| *addr).collect();
+        let addresses = addresses.collect();
+        let mut diverted = Self { device, addresses, ..Self::default() };
         for key in guarded_keys(services, host) {
-            diverted.add_service(key, host, leads);
-        }
-        // The host's own clients of its own addresses.
-        if !diverted.shared.is_empty() {
-            diverted.interfaces.push("lo".into());
+            diverted.add_service(key, host);
         }
         for service in services.services() {
-            let pool = service.pool();
-            let reals = pool.reals();
-            let masqueraded = reals
-                .iter()
-                .filter(|real| real.method() == ForwardingMethod::Masquerade)
-                .map(|real| real.addr());
-            diverted.servers.extend(masqueraded.filter(|addr| !host.owns(*addr)));
+            for real in service.pool().reals().iter() {
+                if !host.owns(real.addr()) {
+                    diverted.add_server(real.addr(), real.method());
+                }
+            }
         }
+        let locals = services.locals.ports.keys().map(|(addr, _)| *addr);
+        diverted.locals = locals.filter(|addr| host.owns(*addr)).collect();
+        diverted.shared.extend(&diverted.locals);
+        diverted.peers.extend(&services.locals.servers);
         for rule in &services.snat {
             let any = Prefix::new(Addr::v4(0), 0).expect("no prefix is shorter");
             let network = rule.source.unwrap_or(any);
             if !diverted.networks.contains(&network) {
                 diverted.networks.push(network);
             }
-            if is_shared(rule.to, host, leads) {
+            if host.owns(rule.to) {
                 diverted.shared.insert(rule.to);
                 let protocols = OUTBOUND.into_iter().map(|protocol| (rule.to, protocol));
                 diverted.whole.extend(protocols);
@@ -92,9 +92,32 @@ impl Diverted {
         diverted
     }
 
-    fn add_service(&mut self, key: ServiceKey, host: &HostView, leads: &BTreeMap<Addr, Lead>) {
+    /// The same from these interfaces; from all by which packets reach the kernel if none is named.
+    pub fn by(mut self, host: &HostView, only: &[String]) -> Self {
+        self.interfaces = watched(host, self.device, only);
+        // The host's own clients.
+        if !self.shared.is_empty() || !self.addresses.is_empty() {
+            self.interfaces.push("lo".into());
+        }
+        self
+    }
+
+    fn add_server(&mut self, addr: Addr, method: ForwardingMethod) {
+        match method {
+            ForwardingMethod::Masquerade => {
+                self.servers.insert(addr);
+                self.reached.insert(addr);
+            }
+            ForwardingMethod::FullNat | ForwardingMethod::Tunnel => {
+                self.reached.insert(addr);
+            }
+            ForwardingMethod::Direct | ForwardingMethod::Local | ForwardingMethod::Bypass => {}
+        }
+    }
+
+    fn add_service(&mut self, key: ServiceKey, host: &HostView) {
         let ServiceKey::Address { protocol, addr, port } = key else { return };
-        if !is_shared(addr, host, leads) {
+        if !host.owns(addr) {
             return;
         }
         self.shared.insert(addr);
@@ -109,6 +132,7 @@ impl Diverted {
         self.addresses.is_empty()
             && self.shared.is_empty()
             && self.servers.is_empty()
+            && self.reached.is_empty()
             && self.networks.is_empty()
     }
 
@@ -155,15 +179,6 @@ impl Diversions {
             ..Diverted::default()
         };
         Self::default().update(diverted)
-    }
-}
-
-/// Whether an address is the kernel's, or about to be.
-fn is_shared(addr: Addr, host: &HostView, leads: &BTreeMap<Addr, Lead>) -> bool {
-    match leads.get(&addr) {
-        Some(Lead::Address) => true,
-        Some(Lead::Route) => false,
-        None => host.owns(addr),
     }
 }
 
@@ -225,8 +240,16 @@ impl FamilyRules<'_> {
         let sources = self.set(["servers", "servers6"], &diverted.servers);
         let addresses = self.set(["addresses", "addresses6"], &diverted.addresses);
         let shared = self.set(["shared", "shared6"], &diverted.shared);
+        let reached = self.set(["reached", "reached6"], &diverted.reached);
+        let peers = self.set(["peers", "peers6"], &diverted.peers);
+        let locals = self.set(["locals", "locals6"], &diverted.locals);
         // Most packets are replies, then requests.
         self.by_address(sources, source);
+        if let (Some(peers), Some(locals)) = (peers, locals) {
+            let mut rule = self.looks_up(peers, source);
+            rule.extend(self.looks_up(locals, destination));
+            self.divert(rule);
+        }
         self.by_address(addresses, destination);
         self.by_service(diverted);
         let family = self.family;
@@ -242,7 +265,7 @@ impl FamilyRules<'_> {
             self.divert(rule);
             self.errors(&self.looks_up(set, destination));
         }
-        if let Some(set) = sources {
+        if let Some(set) = reached {
             let quoted = ICMP_HEADER_BYTES + destination;
             let (len, base) = (self.len(), Base::Transport);
             let lookup = Expression::Lookup { register: 0, set };

@@ -61,6 +61,7 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
     if dirty.has(Dirty::ADDRESSES) {
         let addresses: Vec<AddressMessage> = collect(handle.address().get().execute()).await?;
         view.addresses = addresses.iter().filter_map(address).collect();
+        view.addresses.retain(|own| Some(own.interface) != view.own_device);
     }
     if dirty.has(Dirty::ROUTES) {
         let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
@@ -68,7 +69,12 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
         let mut routes: Vec<RouteMessage> = collect(handle.route().get(v4).execute()).await?;
         routes.extend(collect(handle.route().get(v6).execute()).await?);
         view.routes = routes.iter().flat_map(unicast_routes).collect();
-        view.locals = routes.iter().filter_map(local_prefix).collect();
+        let is_own = |route: &&RouteMessage| {
+            let own = view.own_device.map(RouteAttribute::Oif);
+            own.is_some_and(|own| route.attributes.contains(&own))
+        };
+        let locals = routes.iter().filter(|route| !is_own(route)).filter_map(local_prefix);
+        view.locals = locals.collect();
     }
     if dirty.has(Dirty::NEIGHBOURS) {
         let known: Vec<NeighbourMessage> = collect(handle.neighbours().get().execute()).await?;

@@ -27,7 +27,7 @@ fn a_namespace_is_seen_as_it_is_and_as_it_changes() {
         director.set_mac("out", [2, 0, 0x5e, 0, 0x53, 7]).unwrap();
         director.add_address("out", "12.0.0.1/24".parse().unwrap()).unwrap();
         director.add_route(&Route::default_via([12, 0, 0, 254].into())).unwrap();
-        let watch = director.run(HostWatch::start).unwrap().unwrap();
+        let watch = director.run(|| HostWatch::start(None)).unwrap().unwrap();
         let view = watch.view();
         let out = view.interface("out").unwrap();
         assert_eq!(out.mac.unwrap().octets(), [2, 0, 0x5e, 0, 0x53, 7]);
@@ -62,7 +62,7 @@ fn a_neighbour_the_kernel_talks_to_is_seen() {
         connect(&director.end("out"), &client.end("eth0")).unwrap();
         director.add_address("out", "12.0.0.1/24".parse().unwrap()).unwrap();
         client.add_address("eth0", "12.0.0.12/24".parse().unwrap()).unwrap();
-        let watch = director.run(HostWatch::start).unwrap().unwrap();
+        let watch = director.run(|| HostWatch::start(None)).unwrap().unwrap();
         let refused = director.run(|| std::net::TcpStream::connect("12.0.0.12:9")).unwrap();
         assert!(refused.is_err());
         let known = |view: &HostView| {

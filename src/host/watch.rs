@@ -29,15 +29,16 @@ struct Shared {
 }
 
 impl HostWatch {
-    /// Looks at the calling thread's network namespace, and goes on watching it.
-    pub fn start() -> io::Result<Self> {
+    /// Looks at the calling thread's network namespace, and goes on watching it. What is an address
+    /// of the device with the number `own` is the director's, not the kernel's.
+    pub fn start(own: Option<u32>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (first, ready) = std::sync::mpsc::sync_channel(1);
         let shared = Arc::new(Shared { epoch: AtomicU64::new(0), view: Mutex::default() });
         let watched = Arc::clone(&shared);
         std::thread::Builder::new().name("ulvs-host".into()).spawn(move || {
             let started = first.clone();
-            if let Err(error) = watch(&watched, started, stopped) {
+            if let Err(error) = watch(&watched, own, started, stopped) {
                 // Nobody waits any more if the first look had succeeded.
                 let _late = first.try_send(Err(error));
             }
@@ -72,13 +73,14 @@ impl Shared {
 
 fn watch(
     shared: &Shared,
+    own: Option<u32>,
     started: std::sync::mpsc::SyncSender<io::Result<()>>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     dump::runtime()?.block_on(async {
         let (connection, handle, mut news) = rtnetlink::new_multicast_connection(GROUPS)?;
         tokio::spawn(connection);
-        let mut view = HostView::default();
+        let mut view = HostView { own_device: own, ..HostView::default() };
         dump::refresh(&handle, Dirty::ALL, &mut view).await?;
         shared.publish(view.clone());
         // The starter waits for this one message.

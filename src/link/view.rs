@@ -11,6 +11,9 @@ pub struct HostView {
     pub epoch: u64,
     /// All interfaces.
     pub interfaces: Vec<Interface>,
+    /// The number of the director's own device, if it has one, whose addresses are none of the
+    /// kernel's.
+    pub own_device: Option<u32>,
     /// All addresses.
     pub addresses: Vec<KernelAddress>,
     /// Unicast routes of the main table.

@@ -341,7 +341,8 @@ impl LinkLayer {
     pub fn owned_addresses(&self) -> Vec<Addr> {
         if self.settings.routed {
             let kernels = |addr: &&Addr| !self.host.owns(**addr);
-            return self.services.virtuals.iter().filter(kernels).copied().collect();
+            let Services { virtuals, locals, .. } = &self.services;
+            return virtuals.iter().chain(locals).filter(kernels).copied().collect();
         }
         self.claims.owned().map(|(addr, _)| addr).collect()
     }
