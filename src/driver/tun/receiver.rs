@@ -17,6 +17,9 @@ pub struct TunReceiver {
     queue: Arc<SyncDevice>,
     memory: Box<[u8]>,
     gone: bool,
+    /// Whether the queue was empty at the end of the last batch. Then the next look is left out: a
+    /// worker that sleeps is woken for what has come meanwhile, at no more than that look's cost.
+    drained: bool,
     counters: ReceiverCounters,
     /// Whether it counts what the kernel could not put into any queue of the device.
     counts_drops: bool,
@@ -28,6 +31,7 @@ impl TunReceiver {
             queue,
             memory: vec![0; SLOT_BYTES * BATCH].into(),
             gone: false,
+            drained: false,
             counters: ReceiverCounters::default(),
             counts_drops,
         }
@@ -48,7 +52,10 @@ impl TunReceiver {
                     _ => self.counters.damaged += 1,
                 },
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => break,
+                    Some(libc::EAGAIN) => {
+                        self.drained = !filled.is_empty();
+                        break;
+                    }
                     Some(libc::EINTR) => {}
                     // What came before the end is still to be handled.
                     _ if !filled.is_empty() => break,
@@ -71,6 +78,9 @@ fn offload(bytes: &[u8]) -> Option<Offload> {
 
 impl Receiver for TunReceiver {
     fn receive(&mut self, handle: &mut dyn FnMut(&mut [PacketBuf<'_>])) -> io::Result<usize> {
+        if std::mem::take(&mut self.drained) {
+            return Ok(0);
+        }
         let filled = self.fill()?;
         self.counters.frames += filled.len() as u64;
         // Never moved: that would copy all of its capacity.
