@@ -267,6 +267,10 @@ impl Seen {
             Some(TransportSlice::Tcp(tcp)) => Some(tcp.rst()),
             _ => None,
         };
+        // Bridges and hosts talk to groups whenever they like.
+        if ip.header().destination_addr().is_multicast() {
+            return None;
+        }
         let source = ip.header().source_addr();
         Some(Self { source, is_tcp: tcp.is_some(), is_reset: tcp == Some(true) })
     }
