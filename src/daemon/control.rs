@@ -102,6 +102,12 @@ impl Host for DaemonHost {
         if self.templates(each).is_break() {
             return;
         }
+        for expected in self.services.expectations().list(self.clock.now()) {
+            let expires_s = expected.remaining_ms.div_ceil(1000);
+            if each(ConnectionView::of_expected(&expected, expires_s)).is_break() {
+                return;
+            }
+        }
         for mailbox in self.peers.iter() {
             let mut from = Some(0);
             while let Some(start) = from {

@@ -6,6 +6,7 @@
 pub mod conn;
 mod defence;
 mod director;
+mod ftp;
 pub mod local;
 mod mark;
 mod network;

@@ -69,6 +69,8 @@ drop_reasons! {
     TooLong = "too-long",
     /// An ICMP error about a tunnel, of which note was taken and nobody has to be told.
     PathMtu = "path-mtu",
+    /// It would have to grow, and there is no room in its frame.
+    NoRoom = "no-room",
     /// The connection table is full.
     TableFull = "table-full",
     /// No free port for a connection that a server begins.

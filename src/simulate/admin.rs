@@ -189,6 +189,12 @@ impl Host for Seat<'_> {
                 return;
             }
         }
+        for expected in self.services.expectations().list(self.now) {
+            let expires_s = expected.remaining_ms.saturating_sub(1) / 1000;
+            if each(ConnectionView::of_expected(&expected, expires_s)).is_break() {
+                return;
+            }
+        }
         for connection in self.host.director().connections().iter() {
             if !connection.is_outbound() && each(view(connection, self.now)).is_break() {
                 return;

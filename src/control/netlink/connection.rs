@@ -40,7 +40,8 @@ use nix::errno::Errno;
 
 use super::attr::{Attributes, Writer};
 use super::{GenericFamily, setting};
-use crate::engine::conn::TemplateView;
+use crate::engine::conn::tcp::TcpState;
+use crate::engine::conn::{ExpectedView, State, TemplateView};
 use crate::packet::{Addr, Endpoint};
 
 /// The family.
@@ -129,6 +130,21 @@ impl ConnectionView {
             is_template: true,
             persistence_engine: template.call.as_ref().map(|call| ("sip".into(), call.to_vec())),
             local: None,
+        }
+    }
+
+    /// How a connection is listed that a control connection announced.
+    pub fn of_expected(expected: &ExpectedView, expires_s: u32) -> Self {
+        Self {
+            protocol: expected.key.protocol,
+            client: expected.key.client,
+            service: expected.key.virtual_endpoint,
+            real: expected.key.real_endpoint,
+            state: State::Tcp(TcpState::Listen).name().into(),
+            expires_s,
+            local: None,
+            is_template: false,
+            persistence_engine: None,
         }
     }
 

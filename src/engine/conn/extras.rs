@@ -2,22 +2,42 @@
 
 use std::sync::Arc;
 
+use super::expected::Family;
 use super::template::Template;
+use crate::engine::ftp::Mode;
+use crate::engine::rewrite::sequence::Shift;
 use crate::packet::Endpoint;
 
 /// What only few connections have.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Extras {
     /// What binds the client to the server, if the service is persistent.
     pub template: Option<Arc<Template>>,
     /// By full NAT, where the server sees the client.
     pub local: Option<Endpoint>,
+    /// What has been said, if it is a control connection of FTP.
+    pub ftp: Option<FtpControl>,
+    /// The control connection that announced it.
+    pub family: Option<Family>,
+}
+
+/// What has been said on a control connection of FTP.
+#[derive(Debug, Default)]
+pub struct FtpControl {
+    /// What the client asked for last, as long as it is not answered.
+    pub asked: Option<Mode>,
+    /// The sequence number of the segment that answered last, and what it answered.
+    pub answered: Option<(u32, Mode)>,
+    /// How far what the server says is shifted.
+    pub shift: Shift,
+    /// What ties the connections that it announced to it.
+    pub family: Family,
 }
 
 impl Extras {
     /// The extras of a connection that needs any.
     pub fn new(template: Option<Arc<Template>>, local: Option<Endpoint>) -> Option<Box<Self>> {
         let needed = template.is_some() || local.is_some();
-        needed.then(|| Box::new(Self { template, local }))
+        needed.then(|| Box::new(Self { template, local, ..Self::default() }))
     }
 }

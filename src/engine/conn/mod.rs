@@ -4,6 +4,7 @@
 //! bytes and services; a connection arrives here with its real server already chosen.
 //! The templates of persistent services are the one table here that all workers share.
 
+mod expected;
 mod extras;
 mod hash;
 mod index;
@@ -15,6 +16,7 @@ pub mod tcp;
 mod template;
 mod wheel;
 
+pub use expected::{Expectations, Expected, ExpectedView};
 pub use hash::split_mix;
 pub use state::State;
 pub use table::{ConnId, ConnKey, ConnTable, Connection, Direction, Lookup, NewConnection};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::extras::Extras;
+use super::expected::Family;
+use super::extras::{Extras, FtpControl};
 use super::hash::Hasher;
 use super::index::Index;
 use super::sctp::SctpState;
@@ -11,6 +12,7 @@ use super::state::State;
 use super::tcp::TcpState;
 use super::template::Template;
 use super::wheel::{Links, Wheel};
+use crate::engine::ftp;
 use crate::engine::service::{Activity, ForwardingMethod, RealServer};
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint};
@@ -161,6 +163,39 @@ impl Connection {
         self.extras.as_ref()?.local
     }
 
+    /// Whether it is the control connection of an FTP service behind NAT.
+    pub fn is_ftp_control(&self) -> bool {
+        self.ports.virtual_port == ftp::CONTROL_PORT
+            && self.method == ForwardingMethod::Masquerade
+            && matches!(self.state, State::Tcp(_))
+    }
+
+    /// What has been said on a control connection of FTP, if it matters.
+    pub fn ftp(&mut self) -> Option<&mut FtpControl> {
+        self.extras.as_mut()?.ftp.as_mut()
+    }
+
+    /// What has been said on a control connection of FTP.
+    pub fn ftp_or_new(&mut self) -> &mut FtpControl {
+        self.extras.get_or_insert_default().ftp.get_or_insert_default()
+    }
+
+    /// Ties it to the control connection that announced it.
+    pub fn join(&mut self, family: Family) {
+        self.extras.get_or_insert_default().family = Some(family);
+    }
+
+    /// Whether a control connection announced it.
+    fn is_announced(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.family.is_some())
+    }
+
+    /// Whether connections that it announced are left.
+    fn has_family(&self) -> bool {
+        let ftp = self.extras.as_ref().and_then(|extras| extras.ftp.as_ref());
+        ftp.is_some_and(|ftp| Arc::strong_count(&ftp.family) > 1)
+    }
+
     /// How packets reach the real server.
     pub fn method(&self) -> ForwardingMethod {
         self.method
@@ -213,12 +248,12 @@ impl Connection {
 
     /// Whether a SYN or INIT may open a new connection in this one's place: it is in TIME_WAIT,
     /// CLOSE or CLOSED, or in FIN_WAIT without any packet of the server (`with_fin_wait`). Never that of a persistent
-    /// client.
+    /// client, or one that another connection announced.
     ///
     /// **Source** — IPVS `is_new_conn_expected`.
     pub fn may_be_reused(&self, with_fin_wait: bool) -> bool {
         match self.state {
-            _ if self.template().is_some() => false,
+            _ if self.template().is_some() || self.is_announced() => false,
             State::Tcp(TcpState::TimeWait | TcpState::Close) => true,
             State::Tcp(TcpState::FinWait) => with_fin_wait && self.is_one_way(),
             State::Sctp(SctpState::Closed) => true,
@@ -293,6 +328,11 @@ pub struct ConnTable {
     len: usize,
     limit: usize,
 }
+
+/// A control connection whose time is up stays this long if connections that it announced are left.
+///
+/// **Source** — IPVS `ip_vs_conn_expire`.
+const HELD_TIMEOUT_MS: u32 = 60_000;
 
 /// A packet's place in the table, computed ahead of its turn.
 #[derive(Clone, Copy, Debug)]
@@ -468,7 +508,12 @@ impl ConnTable {
         while budget > 0 {
             let Some(id) = self.wheel.poll(&mut self.records, now, &mut budget) else { return };
             budget = budget.saturating_sub(1);
-            let remaining = self.records.get(id).remaining_ms(now);
+            let record = self.records.get_mut(id);
+            if record.remaining_ms(now) == 0 && record.has_family() {
+                record.timeout_ms = HELD_TIMEOUT_MS;
+                record.last_used = now.low();
+            }
+            let remaining = record.remaining_ms(now);
             if remaining == 0 {
                 self.remove(ConnId(id));
             } else {

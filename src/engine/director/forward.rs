@@ -10,6 +10,7 @@ use crate::engine::network::Network;
 use crate::engine::rewrite::nat::{Translation, translate};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
+use crate::packet::{Endpoint, Headers};
 
 impl Director {
     /// Judges a packet of the client.
@@ -72,7 +73,7 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
-        let (client, virtual_endpoint) = (conn.client(), conn.virtual_endpoint());
+        let client = conn.client();
         // By full NAT the server takes a local address for the client, and hears of errors from it.
         let (destination, stand_in) = match conn.method() {
             ForwardingMethod::Masquerade => (None, None),
@@ -85,13 +86,40 @@ impl Director {
         if let Err(error) = check_way(transit, client.addr, false) {
             return self.refuse(error, transit, stand_in);
         }
+        match self.retell(transit, id) {
+            Ok(None) => self.pass_to_client(transit, id, destination),
+            Ok(Some(headers)) => {
+                let mut told = Transit::new(transit.packet, &headers, transit.network, transit.now);
+                self.pass_to_client(&mut told, id, destination)
+            }
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Counts, moves the state and translates a packet of the real server.
+    fn pass_to_client(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        id: ConnId,
+        destination: Option<Endpoint>,
+    ) -> Verdict {
+        let conn = self.conns.get(id);
+        let (to, source) = (conn.client().addr, Some(conn.virtual_endpoint()));
         if let Some(real) = conn.real().filter(|real| real.is_available()) {
             real.counters(self.worker).count_out(1, transit.headers.len as u64);
         }
         self.advance(id, transit, Direction::ToClient);
-        let translation = Translation { source: Some(virtual_endpoint), destination };
-        translate(transit.packet, transit.headers, translation);
-        Verdict::Forward(Hop { to: client.addr })
+        translate(transit.packet, transit.headers, Translation { source, destination });
+        Verdict::Forward(Hop { to })
+    }
+
+    /// Lets a helper change what the server says, and tells what the headers say then.
+    fn retell(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        id: ConnId,
+    ) -> Result<Option<Headers>, DropReason> {
+        if self.conns.get(id).is_ftp_control() { self.hear_server(transit, id) } else { Ok(None) }
     }
 
     /// Takes note of a server's answer that needs no translation and yet came this way, if the host

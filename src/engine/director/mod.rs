@@ -12,6 +12,7 @@
 //!    that service's lock.
 //! 6. `call` and `outbound`: a call that a real server begins belongs to its service, any other
 //!    connection to the outside gets a source port of ours.
+//!    `ftp` enters those that a control connection announced.
 //! 7. `related`: an ICMP error goes where the packet it quotes came from.
 //! 8. `host`: where the director itself is the host, it answers as one.
 //!
@@ -26,6 +27,7 @@ mod call;
 mod chores;
 mod errors;
 mod forward;
+mod ftp;
 mod host;
 mod local;
 mod outbound;
@@ -281,6 +283,9 @@ impl Director {
                 Direction::ToReal => self.forward_to_real(transit, id),
                 Direction::ToClient => self.forward_to_client(transit, id),
             };
+        }
+        if let Some(verdict) = self.begin_expected(transit) {
+            return verdict;
         }
         if let Some(verdict) = self.judge_related(transit) {
             return verdict;

@@ -146,7 +146,7 @@ impl<'a> Segment<'a> {
         if !self.is_unfinished {
             // Options may lie at odd places, where the bytes of a word change sides.
             let change = old.negated().plus(Sum::of(&self.bytes[at..at + 4]));
-            let change = if at % 2 == 0 { change } else { change.swapped() };
+            let change = if at.is_multiple_of(2) { change } else { change.swapped() };
             let checksum = updated(word(self.bytes, CHECKSUM_AT), change);
             set_word(self.bytes, CHECKSUM_AT, checksum);
         }

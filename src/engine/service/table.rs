@@ -9,7 +9,7 @@ use super::real::RealServer;
 use super::snapshot::Snapshot;
 use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec, Timeouts};
 use super::trash::{SWEEP_MS, Trash};
-use crate::engine::conn::TemplateTable;
+use crate::engine::conn::{Expectations, TemplateTable};
 use crate::engine::defence::{self, DEFENCE_PERIOD_MS, Defence, SharedDefence};
 use crate::engine::local::Locals;
 use crate::engine::mark::MarkRule;
@@ -36,6 +36,7 @@ pub struct ServiceTable {
     removals: AtomicU64,
     /// How many more connections each worker could take.
     room: Box<[AtomicU64]>,
+    expectations: Expectations,
     workers: usize,
 }
 
@@ -79,6 +80,7 @@ impl ServiceTable {
             defence: SharedDefence::default(),
             removals: AtomicU64::new(0),
             room: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            expectations: Expectations::default(),
             workers,
         }
     }
@@ -101,6 +103,11 @@ impl ServiceTable {
     /// The services as they are now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&lock(&self.published))
+    }
+
+    /// The connections that control connections have announced.
+    pub fn expectations(&self) -> &Expectations {
+        &self.expectations
     }
 
     /// Locks the templates of persistent services. To be taken after a service's lock, never before.
@@ -391,6 +398,7 @@ impl ServiceTable {
 
     /// Expires templates, holding up new connections for no longer than a batch of them takes.
     fn expire_templates(&self, now: Moment) -> Moment {
+        self.expectations.expire(now);
         for _ in 0..EXPIRY_BATCHES {
             if !self.templates().expire(now, EXPIRY_BATCH) {
                 return Moment::from_ms(now.as_ms() + EXPIRY_PERIOD_MS);

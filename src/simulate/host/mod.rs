@@ -25,6 +25,9 @@ use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
 
 /// Bytes in front of a packet for the headers of a tunnel.
+/// Room behind a packet, for payloads that grow.
+const TAILROOM: usize = 64;
+/// Room in front of a packet.
 const HEADROOM: usize = 128;
 /// The first identification of a packet of the host's own stack.
 const FIRST_ID: u32 = 0x4000;
@@ -176,6 +179,7 @@ impl DirectorHost {
         self.director.refresh();
         let mut storage = [vec![0; HEADROOM], datagram.bytes.clone()].concat();
         let end = storage.len();
+        storage.resize(end + TAILROOM, 0);
         let mut buf = PacketBuf::new(&mut storage, HEADROOM, end);
         if let Some((start, offset)) = datagram.unfinished {
             buf.set_unfinished_checksum(start, offset);

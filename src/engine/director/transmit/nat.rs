@@ -22,6 +22,9 @@ impl Director {
             let virtual_addr = conn.virtual_endpoint().addr;
             return self.refuse_request(error, transit, virtual_addr);
         }
+        if self.conns.get(id).is_ftp_control() {
+            self.hear_client(transit, id);
+        }
         let translation = Translation { destination: Some(real), ..Default::default() };
         translate(transit.packet, transit.headers, translation);
         Verdict::Forward(Hop { to: real.addr })
