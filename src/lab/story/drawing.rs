@@ -163,7 +163,7 @@ fn branches(from: usize, to: &[usize]) -> Vec<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::topology::nat;
+    use crate::lab::topology::{dr, nat};
 
     #[test]
     fn the_nat_lab_is_drawn() {
@@ -189,6 +189,18 @@ mod tests {
             "└─────────────────────────┘  └─────────────────────────┘  └─────────────────────────┘",
         ];
         assert_eq!(draw(&nat::topology()), expected);
+    }
+
+    #[test]
+    fn addresses_stand_below_each_other_and_those_of_lo_below_the_name() {
+        let drawing = draw(&dr::tutorial::topology());
+        let boxes = [
+            "│ eth0 192.168.0.109/24 │  │ eth0 192.168.0.112/24 │  │ eth0 192.168.0.113/24 │",
+            "│      192.168.0.110/32 │  │ real1: web server     │  │ real2: web server     │",
+            "│ director: ulvs run    │  │ lo 192.168.0.110/32   │  │ lo 192.168.0.110/32   │",
+        ];
+        let bottom = drawing.len() - 1;
+        assert_eq!(drawing[bottom - boxes.len()..bottom], boxes, "{drawing:#?}");
     }
 
     #[test]
