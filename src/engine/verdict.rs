@@ -71,6 +71,8 @@ drop_reasons! {
     PathMtu = "path-mtu",
     /// It would have to grow, and there is no room in its frame.
     NoRoom = "no-room",
+    /// The service has no server for it, and nobody is to be told.
+    NoServer = "no-server",
     /// The connection table is full.
     TableFull = "table-full",
     /// No free port for a connection that a server begins.

@@ -31,10 +31,10 @@ impl Lab {
     }
 
     /// Puts one packet on a link, for the director.
-    pub fn inject(&mut self, bytes: Vec<u8>) {
+    pub fn inject(&mut self, link: Link, bytes: Vec<u8>) {
         let datagram = Datagram { bytes, unfinished: None };
         let datagram = if self.offload { leave_checksum_to_card(datagram) } else { datagram };
-        self.host.receive(datagram);
+        self.host.receive(datagram, Some(link));
     }
 
     /// Everything that the director emitted since the last call: in turn one packet from each link

@@ -89,7 +89,7 @@ const _: () = assert!(size_of::<Connection>() == 96);
 pub struct NewConnection {
     /// Its identity.
     pub key: ConnKey,
-    /// Its server; `None` for one that a server began through SNAT.
+    /// Its server; `None` for one that a server began through SNAT, and for one past all servers.
     pub real: Option<Arc<RealServer>>,
     /// Its template, if the service is persistent.
     pub template: Option<Arc<Template>>,
@@ -148,7 +148,7 @@ impl Connection {
         Endpoint::new(self.real_addr, self.ports.real)
     }
 
-    /// Its real server, unless it was begun by one.
+    /// Its real server, unless it was begun by one or goes past all.
     pub fn real(&self) -> Option<&Arc<RealServer>> {
         self.real.as_ref()
     }
@@ -219,6 +219,11 @@ impl Connection {
     /// Whether a real server began it through the director's SNAT.
     pub fn is_outbound(&self) -> bool {
         self.flags & OUTBOUND != 0
+    }
+
+    /// Whether it is for one packet only.
+    pub fn is_one_packet(&self) -> bool {
+        self.flags & ONE_PACKET != 0
     }
 
     /// Whether no packet of the server has been seen, and none is expected.
@@ -429,7 +434,7 @@ impl ConnTable {
             real.bind_connection(state.activity());
         }
         let one_way = !matches!(method, ForwardingMethod::Masquerade | ForwardingMethod::FullNat);
-        let outbound = real.is_none();
+        let outbound = real.is_none() && method != ForwardingMethod::Bypass;
         let id = self.records.take();
         *self.records.get_mut(id) = Connection {
             client: key.client.addr,

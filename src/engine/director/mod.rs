@@ -14,7 +14,8 @@
 //!    connection to the outside gets a source port of ours.
 //!    `ftp` enters those that a control connection announced.
 //! 7. `related`: an ICMP error goes where the packet it quotes came from.
-//! 8. `host`: where the director itself is the host, it answers as one.
+//! 8. `unbound`, `leave`: what has no connection and gets none is refused, if anybody is to know.
+//! 9. `host`: where the director itself is the host, it answers as one.
 //!
 //! # Calls
 //!
@@ -29,6 +30,7 @@ mod errors;
 mod forward;
 mod ftp;
 mod host;
+mod leave;
 mod local;
 mod outbound;
 mod paths;
@@ -39,6 +41,7 @@ mod tests;
 mod transit;
 mod transmit;
 mod tunnelled;
+mod unbound;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,6 +63,7 @@ use chores::Chores;
 use errors::ErrorLimit;
 use paths::Paths;
 use transit::Transit;
+use unbound::Masqueraded;
 
 /// Packets of one batch at most.
 pub const MAX_BATCH: usize = 64;
@@ -97,6 +101,7 @@ pub struct Director {
     until_drop: i32,
     chores: Chores,
     dropped_connections: u64,
+    masqueraded: Masqueraded,
     conns: ConnTable,
     pools: Pools,
     random: SeededRandom,
@@ -137,6 +142,7 @@ impl Director {
             until_drop: 0,
             chores: Chores::default(),
             dropped_connections: 0,
+            masqueraded: Masqueraded::default(),
             services,
             conns: ConnTable::new(config.max_connections, split_mix(&mut state), now),
             random: SeededRandom(split_mix(&mut state)),
@@ -288,6 +294,9 @@ impl Director {
             return verdict;
         }
         if let Some(verdict) = self.judge_related(transit) {
+            return verdict;
+        }
+        if let Some(verdict) = self.refuse_unbound(transit) {
             return verdict;
         }
         self.judge_unknown(transit)

@@ -1,12 +1,14 @@
 //! ICMP errors about packets of connections.
 
+use super::schedule::{Asked, FTP_DATA};
 use super::transit::Transit;
 use super::transmit::check_way;
-use super::{Director, Identity};
+use super::{Director, Identity, service_protocol};
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
 use crate::engine::rewrite::nat::{Translation, write_ttl};
+use crate::engine::scheduler::Flow;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::headers::ICMP_HEADER_LEN;
@@ -35,11 +37,50 @@ impl Director {
             let identity = Identity::of(&quoted);
             self.conns.prepare(identity.destination, identity.source, identity.protocol)
         };
-        let (id, direction) = self.conns.find(&lookup)?;
-        let conn = self.conns.get(id);
-        if !self.balances() && !conn.is_outbound() {
+        let Some((id, direction)) = self.conns.find(&lookup) else {
+            return self.schedule_related(transit, &quoted);
+        };
+        if !self.balances() && !self.conns.get(id).is_outbound() {
             return None;
         }
+        self.judge_error(transit, &quoted, id, direction)
+    }
+
+    /// Opens a connection for an error about a packet that none is known of, and sends it there;
+    /// `None` if such errors open none.
+    ///
+    /// **Source** — IPVS `ip_vs_in_icmp`, `ip_vs_try_to_schedule`: the connection stays as it was
+    /// made, until a packet of its own comes.
+    fn schedule_related(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        quoted: &Headers,
+    ) -> Option<Verdict> {
+        if self.snapshot.settings.schedule_icmp == 0 || quoted.destination.port == FTP_DATA {
+            return None;
+        }
+        let protocol = service_protocol(quoted)?;
+        let flow = Flow { client: quoted.destination, destination: quoted.source };
+        let asked = Asked { protocol, flow };
+        let service = self.service_of(asked, transit)?;
+        let id = match self.open(transit, &service, asked) {
+            Ok(id) => id,
+            Err(reason) => return Some(Verdict::Drop(reason)),
+        };
+        let verdict = self.judge_error(transit, quoted, id, Direction::ToReal);
+        self.end_one_packet(id);
+        verdict
+    }
+
+    /// Judges an error about a packet that came from the other end of a connection.
+    fn judge_error(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        quoted: &Headers,
+        id: ConnId,
+        direction: Direction,
+    ) -> Option<Verdict> {
+        let (headers, conn) = (transit.headers, self.conns.get(id));
         // An error about what went to the server travels to the client, and the other way round.
         let to_client = direction == Direction::ToClient;
         let is_ours = transit.network.owner(headers.destination.addr) != Owner::Other;
@@ -48,8 +89,8 @@ impl Director {
             _ if to_client && is_ours => false,
             ForwardingMethod::Masquerade => true,
             _ if to_client => return self.see_error(transit, id),
-            ForwardingMethod::Direct | ForwardingMethod::Tunnel => true,
-            ForwardingMethod::Local | ForwardingMethod::Bypass => false,
+            ForwardingMethod::Direct | ForwardingMethod::Tunnel | ForwardingMethod::Bypass => true,
+            ForwardingMethod::Local => false,
         };
         if !is_judged {
             return None;
@@ -59,7 +100,7 @@ impl Director {
         if !unfinished && !icmp_checksum_is_right(transit.transport(), headers) {
             return Some(Verdict::Drop(DropReason::BadChecksum));
         }
-        Some(self.translate_related(transit, &quoted, id, to_client))
+        Some(self.translate_related(transit, quoted, id, to_client))
     }
 
     /// Takes note of a server's error that needs no translation and yet came this way, if the host
@@ -88,7 +129,11 @@ impl Director {
         if headers.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExpired);
         }
-        let to = if to_client { conn.client().addr } else { conn.real_endpoint().addr };
+        let to = match conn.method() {
+            _ if to_client => conn.client().addr,
+            ForwardingMethod::Bypass => headers.destination.addr,
+            _ => conn.real_endpoint().addr,
+        };
         if transit.network.mtu(to).is_none() {
             return Verdict::Drop(DropReason::NotForwarded);
         }
@@ -97,14 +142,11 @@ impl Director {
         }
         match conn.method() {
             ForwardingMethod::Tunnel => return self.transmit_tunnel(transit, id),
-            ForwardingMethod::Direct => {
+            ForwardingMethod::Direct | ForwardingMethod::Bypass => {
                 write_ttl(transit.packet.bytes_mut(), headers);
                 return Verdict::Forward(Hop { to });
             }
-            ForwardingMethod::Masquerade
-            | ForwardingMethod::FullNat
-            | ForwardingMethod::Local
-            | ForwardingMethod::Bypass => {}
+            ForwardingMethod::Masquerade | ForwardingMethod::FullNat | ForwardingMethod::Local => {}
         }
         let translation = translation(conn, to_client);
         let start = headers.transport + ICMP_HEADER_LEN;

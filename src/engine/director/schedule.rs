@@ -6,21 +6,19 @@ use super::transit::Transit;
 use super::{Director, service_protocol};
 use crate::engine::conn::sctp::{SctpEvent, SctpState};
 use crate::engine::conn::tcp::TcpState;
-use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
-use crate::engine::mark::mark;
+use crate::engine::conn::{ConnId, ConnKey, NewConnection, State, Template, TemplateKey};
 use crate::engine::network::{Network, Owner};
 use crate::engine::scheduler::Flow;
 use crate::engine::service::{
     ForwardingMethod, Protocol, RealServer, ServiceKey, ServiceSpec, VirtualService,
 };
 use crate::engine::verdict::{DropReason, Verdict};
-use crate::packet::reply::IcmpError;
 use crate::packet::{Addr, Endpoint, Headers};
 
 /// How long a connection lives before its first packet has set its state.
 ///
 /// **Source** — IPVS `ip_vs_conn_new`: three seconds.
-const NEW_TIMEOUT_MS: u32 = 3000;
+pub(super) const NEW_TIMEOUT_MS: u32 = 3000;
 
 impl Director {
     /// Opens a connection for a packet to a service and forwards it; `None` if there is no service
@@ -32,26 +30,55 @@ impl Director {
         &mut self,
         transit: &mut Transit<'_, '_, impl Network>,
     ) -> Option<Verdict> {
-        let headers = transit.headers;
-        let protocol = service_protocol(headers)?;
+        let Headers { source: client, destination, .. } = *transit.headers;
+        let protocol = service_protocol(transit.headers)?;
         if !self.opens(protocol, transit) {
             return None;
         }
-        let Endpoint { addr, port } = headers.destination;
-        let marked = self.marked_service(headers, transit.network);
-        let service = Arc::clone(marked.or_else(|| self.snapshot.lookup(protocol, addr, port))?);
-        if self.drops_packet() {
-            return Some(Verdict::Drop(DropReason::DropPacket));
-        }
-        match self.choose(&service, protocol, transit) {
-            Ok(choice) => Some(self.open(transit, protocol, choice)),
-            Err(Refusal::NoCallId) => Some(Verdict::Drop(DropReason::NoCallId)),
-            Err(Refusal::TableFull) => Some(Verdict::Drop(DropReason::TableFull)),
-            Err(Refusal::NoServer) if is_beside_ftp(&service.key(), port) => None,
-            Err(Refusal::NoServer) => {
-                let error = IcmpError::PortUnreachable;
-                Some(self.refuse(error, transit, Some(addr)))
+        let asked = Asked { protocol, flow: Flow { client, destination } };
+        let service = self.service_of(asked, transit)?;
+        match self.open(transit, &service, asked) {
+            Ok(id) => {
+                let verdict = self.pass_to_real(transit, id);
+                self.end_one_packet(id);
+                Some(verdict)
             }
+            Err(DropReason::NoServer) => self.leave(transit, &service, asked),
+            Err(reason) => Some(Verdict::Drop(reason)),
+        }
+    }
+
+    /// The service that is asked, by the mark of the packet at hand or by its address.
+    pub(super) fn service_of(
+        &self,
+        asked: Asked,
+        transit: &Transit<'_, '_, impl Network>,
+    ) -> Option<Arc<VirtualService>> {
+        let Endpoint { addr, port } = asked.flow.destination;
+        let marked = self.marked_service(transit.headers, transit.network);
+        marked.or_else(|| self.snapshot.lookup(asked.protocol, addr, port)).cloned()
+    }
+
+    /// Opens a connection to a service, which its first packet has still to go through.
+    ///
+    /// **Errors** — why there is none; `NoServer` is for the caller to look into.
+    pub(super) fn open(
+        &mut self,
+        transit: &Transit<'_, '_, impl Network>,
+        service: &VirtualService,
+        asked: Asked,
+    ) -> Result<ConnId, DropReason> {
+        if self.drops_packet() {
+            return Err(DropReason::DropPacket);
+        }
+        let choice = self.choose(service, asked, transit)?;
+        self.enter(transit, asked, choice)
+    }
+
+    /// Ends a connection that was for one packet only.
+    pub(super) fn end_one_packet(&mut self, id: ConnId) {
+        if self.conns.get(id).is_one_packet() {
+            self.conns.remove(id);
         }
     }
 
@@ -63,7 +90,7 @@ impl Director {
         network: &impl Network,
     ) -> Option<&Arc<VirtualService>> {
         let addr = headers.destination.addr;
-        let mark = mark(&self.snapshot.marks, headers, network);
+        let mark = self.snapshot.mark(headers, network);
         if mark == 0 || !self.snapshot.is_virtual(addr) && network.owner(addr) == Owner::Other {
             return None;
         }
@@ -92,12 +119,11 @@ impl Director {
     fn choose(
         &mut self,
         service: &VirtualService,
-        protocol: Protocol,
+        Asked { protocol, flow }: Asked,
         transit: &Transit<'_, '_, impl Network>,
-    ) -> Result<Choice, Refusal> {
-        let Headers { source: client, destination, .. } = *transit.headers;
+    ) -> Result<Choice, DropReason> {
+        let Flow { client, destination } = flow;
         let now = transit.now;
-        let flow = Flow { client, destination };
         let mut pool = service.pool();
         let spec = pool.spec();
         let one_packet = spec.one_packet && protocol == Protocol::Udp;
@@ -105,16 +131,16 @@ impl Director {
         let Some(timeout_s) = spec.persistence_timeout_s else {
             // Only persistent services take other ports than their own.
             if !on_own_port && !matches!(spec.key, ServiceKey::Mark { .. }) {
-                return Err(Refusal::NoServer);
+                return Err(DropReason::NoServer);
             }
-            let real = pool.schedule(&flow, now, &mut self.random).ok_or(Refusal::NoServer)?;
+            let real = pool.schedule(&flow, now, &mut self.random).ok_or(DropReason::NoServer)?;
             let port = or_else_port(real.port(), destination.port);
             let locals = local_addresses(&real, pool.spec());
             return Ok(Choice { real, port, template: None, one_packet, locals });
         };
         let mut key = TemplateKey::new(spec, protocol, client.addr, destination);
         if spec.persistence_engine.is_some() {
-            key = key.of_call(transit.call_id().ok_or(Refusal::NoCallId)?);
+            key = key.of_call(transit.call_id().ok_or(DropReason::NoCallId)?);
         }
         let quiescent = self.snapshot.settings.expire_quiescent_template != 0;
         // Held until the template is there, so that no other worker makes one for the client.
@@ -123,10 +149,10 @@ impl Director {
             Some(template) => template,
             None => {
                 let real = pool.schedule(&flow, now, &mut self.random);
-                let real = real.ok_or(Refusal::NoServer)?;
+                let real = real.ok_or(DropReason::NoServer)?;
                 let port = if key.has_port() { real.port() } else { 0 };
                 let bound = templates.insert(key, real, port, timeout_s, now);
-                bound.ok_or(Refusal::TableFull)?
+                bound.ok_or(DropReason::TableFull)?
             }
         };
         let real = Arc::clone(template.real());
@@ -136,18 +162,13 @@ impl Director {
         Ok(Choice { real, port, template: Some(template), one_packet, locals })
     }
 
-    fn open(
+    fn enter(
         &mut self,
-        transit: &mut Transit<'_, '_, impl Network>,
-        protocol: Protocol,
+        transit: &Transit<'_, '_, impl Network>,
+        Asked { protocol, flow }: Asked,
         choice: Choice,
-    ) -> Verdict {
+    ) -> Result<ConnId, DropReason> {
         let Choice { real, port, template, one_packet, locals } = choice;
-        let state = match protocol {
-            Protocol::Tcp => State::Tcp(TcpState::None),
-            Protocol::Udp => State::Udp,
-            Protocol::Sctp => State::Sctp(SctpState::None),
-        };
         let method = match real.method() {
             ForwardingMethod::Masquerade | ForwardingMethod::FullNat
                 if transit.network.is_local(real.addr()) =>
@@ -157,34 +178,38 @@ impl Director {
             method => method,
         };
         let key = ConnKey {
-            protocol: transit.headers.protocol,
-            client: transit.headers.source,
-            virtual_endpoint: transit.headers.destination,
+            protocol: protocol.number(),
+            client: flow.client,
+            virtual_endpoint: flow.destination,
             real_endpoint: Endpoint::new(real.addr(), port),
         };
-        let local = match locals.filter(|_| method == ForwardingMethod::FullNat) {
-            Some(addresses) => match self.local_endpoint(transit.network, &key, &addresses) {
-                Ok(local) => Some(local),
-                Err(reason) => return Verdict::Drop(reason),
-            },
-            None => None,
-        };
-        let worker = self.worker;
+        let locals = locals.filter(|_| method == ForwardingMethod::FullNat);
+        let local = locals
+            .map(|addresses| self.local_endpoint(transit.network, &key, &addresses))
+            .transpose()?;
         let counted = Arc::clone(&real);
-        let timeout_ms = NEW_TIMEOUT_MS;
-        let real = Some(real);
-        let new =
-            NewConnection { key, real, template, local, one_packet, method, state, timeout_ms };
-        let Some(id) = self.conns.insert(new, transit.now) else {
-            return Verdict::Drop(DropReason::TableFull);
+        let new = NewConnection {
+            key,
+            real: Some(real),
+            template,
+            local,
+            one_packet,
+            method,
+            state: first_state(protocol),
+            timeout_ms: NEW_TIMEOUT_MS,
         };
-        counted.counters(worker).count_connection();
-        let verdict = self.pass_to_real(transit, id);
-        if one_packet {
-            self.conns.remove(id);
-        }
-        verdict
+        let id = self.conns.insert(new, transit.now).ok_or(DropReason::TableFull)?;
+        counted.counters(self.worker).count_connection();
+        Ok(id)
     }
+}
+
+/// What a packet asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub protocol: Protocol,
+    /// From the client to the service.
+    pub flow: Flow,
 }
 
 /// What a new connection gets.
@@ -199,33 +224,25 @@ struct Choice {
     locals: Option<Arc<[Addr]>>,
 }
 
-/// Why there is no choice.
-enum Refusal {
-    /// No server takes new connections.
-    NoServer,
-    /// The service's persistence engine found no call.
-    NoCallId,
-    /// There is no room for another template.
-    TableFull,
-}
-
 /// The local addresses for connections to a server, if it is reached by full NAT.
 fn local_addresses(real: &RealServer, spec: &ServiceSpec) -> Option<Arc<[Addr]>> {
     (real.method() == ForwardingMethod::FullNat).then(|| Arc::clone(&spec.local_addresses))
 }
 
-const FTP: u16 = 21;
-const FTP_DATA: u16 = 20;
+pub(super) const FTP_DATA: u16 = 20;
 
 /// Whether a packet goes to the very port of its service.
-fn is_on_own_port(service: &ServiceKey, port: u16) -> bool {
+pub(super) fn is_on_own_port(service: &ServiceKey, port: u16) -> bool {
     matches!(service, ServiceKey::Address { port: own, .. } if *own == port)
 }
 
-/// Whether a packet came to an FTP service by another port, which is the host's business if the
-/// service does not take it. **Source** — IPVS `ip_vs_leave`.
-fn is_beside_ftp(service: &ServiceKey, port: u16) -> bool {
-    port != FTP && is_on_own_port(service, FTP)
+/// The state that a connection has before its first packet.
+pub(super) fn first_state(protocol: Protocol) -> State {
+    match protocol {
+        Protocol::Tcp => State::Tcp(TcpState::None),
+        Protocol::Udp => State::Udp,
+        Protocol::Sctp => State::Sctp(SctpState::None),
+    }
 }
 
 /// `port`, or where that is 0 the port that the packet was sent to.

@@ -44,8 +44,10 @@ pub(super) fn check_real(key: &ServiceKey, spec: &RealSpec) -> Result<(), Config
     if is_unicast(spec.addr) { Ok(()) } else { Err(ConfigError::Invalid) }
 }
 
+/// Whether an address is one host's.
+///
 /// **Source** — Linux `ipv6_addr_type`, which does not call IPv4-mapped addresses unicast.
-fn is_unicast(addr: Addr) -> bool {
+pub fn is_unicast(addr: Addr) -> bool {
     match std::net::IpAddr::from(addr) {
         std::net::IpAddr::V4(addr) => {
             !addr.is_multicast() && !addr.is_broadcast() && !addr.is_unspecified()

@@ -11,6 +11,7 @@ mod spec;
 mod table;
 mod trash;
 
+pub use check::is_unicast;
 pub use pool::{Pool, RealView, Retired, ServiceView, VirtualService};
 pub use real::{Activity, RealServer};
 pub use snapshot::Snapshot;

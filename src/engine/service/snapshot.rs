@@ -7,10 +7,11 @@ use hashbrown::{HashMap, HashSet};
 use super::pool::VirtualService;
 use super::spec::{Protocol, ServiceKey, Timeouts};
 use crate::engine::local::Locals;
-use crate::engine::mark::MarkRule;
+use crate::engine::mark::{MarkRule, mark};
+use crate::engine::network::Network;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
-use crate::packet::{Addr, Family, Prefix};
+use crate::packet::{Addr, Family, Headers, Prefix};
 
 /// The services as they are at one moment. Never changes once published.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,11 @@ impl Snapshot {
     pub fn is_virtual(&self, addr: Addr) -> bool {
         self.virtual_addrs.contains(&addr)
             || self.marked_networks.iter().any(|network| network.contains(addr))
+    }
+
+    /// The firewall mark that a packet gets.
+    pub fn mark(&self, headers: &Headers, network: &impl Network) -> u32 {
+        mark(&self.marks, headers, network)
     }
 
     /// The rules whose marks may lead to a service.

@@ -5,6 +5,7 @@
 //! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
 
 mod answers;
+mod policy;
 mod reassembly;
 mod routes;
 mod sockets;
@@ -14,11 +15,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
-use super::topology::Host;
+use super::topology::{Host, Link};
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
-use crate::packet::{Addr, PacketBuf, SegmentKind};
+use crate::packet::{Addr, Headers, PacketBuf, SegmentKind};
 use answers::{Trouble, fragment, icmp_error, icmp_reply, tcp_reset};
+pub use policy::{Policy, Rule};
 use reassembly::Reassembly;
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use sockets::Delivery;
@@ -81,6 +83,8 @@ enum Consulted {
 pub struct DirectorHost {
     /// Addresses, routes and link sizes.
     pub routes: Routes,
+    /// Routes for marked packets.
+    pub policy: Policy,
     /// Sockets of the host's own programs.
     pub sockets: Sockets,
     director: Director,
@@ -96,6 +100,7 @@ impl DirectorHost {
         let config = DirectorConfig { icmp_errors_per_s: None, ..DirectorConfig::new(0, seed) };
         Self {
             routes: Routes::default(),
+            policy: Policy::default(),
             sockets: Sockets::default(),
             director: Director::new(services, config, now),
             reassembly: Reassembly::default(),
@@ -118,24 +123,36 @@ impl DirectorHost {
         self.collect_output();
     }
 
-    /// Takes a packet that arrived on a link.
-    pub fn receive(&mut self, datagram: Datagram) {
+    /// Takes a packet that arrived on a link, or from the host itself.
+    pub fn receive(&mut self, datagram: Datagram, link: Option<Link>) {
         let Some(packet) = dissect(&datagram.finished()) else { return };
         if packet.fields.bad_ip_sum || packet.fields.quote != 0 || self.is_martian(&packet) {
             return;
         }
-        if self.bypasses_director(&packet) {
-            return self.forward(packet);
+        self.director.refresh();
+        let is_here = self.is_here(&packet, link);
+        let is_virtual = self.director.snapshot().is_virtual(packet.dst.into());
+        if is_virtual && !is_here {
+            // IPVS sees such packets only as replies, and errors once they are routed.
+            return if packet.is_icmp_error() {
+                self.forward_error(packet)
+            } else {
+                self.forward(packet)
+            };
         }
         match self.consult(&datagram) {
             Consulted::Done => {}
-            Consulted::LeftToHost if self.routes.is_local(packet.dst) => self.deliver(packet),
+            Consulted::LeftToHost if is_here => self.deliver(packet),
             Consulted::LeftToHost => self.forward(packet),
         }
     }
 
     /// Sends a packet of the host itself.
     pub fn send_own(&mut self, mut packet: Packet) {
+        // Nothing is sent from an address that is the host's by policy only.
+        if !self.routes.is_local(packet.src) {
+            return;
+        }
         // Linux numbers packets that cannot be fragmented only where they belong to a connection.
         if packet.src.is_ipv4() && packet.fields.id != 0 {
             packet.fields.id = self.next_id;
@@ -143,7 +160,7 @@ impl DirectorHost {
         }
         let bytes = packet.build();
         match self.routes.way(packet.dst) {
-            Way::Local => self.receive(Datagram { bytes, unfinished: None }),
+            Way::Local => self.receive(Datagram { bytes, unfinished: None }, None),
             Way::Link(..) => self.route_out(bytes, packet.dst, usize::MAX),
             Way::Unreachable => {}
         }
@@ -167,11 +184,15 @@ impl DirectorHost {
         reserved(src) || reserved(packet.dst) || src.is_multicast() || own
     }
 
-    /// Whether a packet's virtual address is not the host's: IPVS sees such packets only as replies.
-    fn bypasses_director(&mut self, packet: &Packet) -> bool {
-        self.director.refresh();
-        let virtual_address = self.director.snapshot().is_virtual(packet.dst.into());
-        virtual_address && !self.routes.is_local(packet.dst)
+    /// Whether a packet is delivered to the host itself.
+    fn is_here(&self, packet: &Packet, link: Option<Link>) -> bool {
+        let marked = || {
+            let headers = Headers::parse(&packet.raw).ok()?;
+            let mark = self.director.snapshot().mark(&headers, &self.routes);
+            (mark != 0).then_some(mark)
+        };
+        let is_led = |mark| self.policy.delivers(mark, link, packet.dst);
+        self.routes.is_local(packet.dst) || marked().is_some_and(is_led)
     }
 
     /// Hands a packet to the director, and sends on what it forwards.
@@ -204,25 +225,52 @@ impl DirectorHost {
 
     fn collect_output(&mut self) {
         while let Some(output) = self.director.poll_output() {
-            self.route_out(output.bytes.clone(), output.to.into(), usize::MAX);
+            // As with what the host sends itself.
+            if dissect(&output.bytes).is_some_and(|packet| self.routes.is_local(packet.src)) {
+                self.route_out(output.bytes.clone(), output.to.into(), usize::MAX);
+            }
             self.director.recycle(output);
         }
     }
 
     /// Routes a packet on as a router, if the director had nothing to do with it.
     fn forward(&mut self, packet: Packet) {
+        if self.can_forward(&packet) {
+            let dst = packet.dst;
+            self.route_out(with_one_hop_less(packet), dst, usize::MAX);
+        }
+    }
+
+    /// Routes an ICMP error on, which the director looks at on its way.
+    ///
+    /// **Source** — IPVS `ip_vs_forward_icmp`.
+    fn forward_error(&mut self, packet: Packet) {
+        if !self.can_forward(&packet) {
+            return;
+        }
+        let dst = packet.dst;
+        let left = Datagram { bytes: with_one_hop_less(packet), unfinished: None };
+        if self.consult(&left) == Consulted::LeftToHost {
+            self.route_out(left.bytes, dst, usize::MAX);
+        }
+    }
+
+    /// Whether a packet can be routed on; whoever sent it is told if not.
+    fn can_forward(&mut self, packet: &Packet) -> bool {
         let Way::Link(link, _) = self.routes.way(packet.dst) else {
-            return self.report(&packet, Trouble::HostUnreachable);
+            self.report(packet, Trouble::HostUnreachable);
+            return false;
         };
         if packet.fields.ttl <= 1 {
-            return self.report(&packet, Trouble::TimeExceeded);
+            self.report(packet, Trouble::TimeExceeded);
+            return false;
         }
         let mtu = self.routes.link_mtu(link);
         if packet.raw.len() > mtu && (packet.fields.df || packet.src.is_ipv6()) {
-            return self.report(&packet, Trouble::TooBig(mtu));
+            self.report(packet, Trouble::TooBig(mtu));
+            return false;
         }
-        let dst = packet.dst;
-        self.route_out(with_one_hop_less(packet), dst, usize::MAX);
+        true
     }
 
     /// Sends a packet on towards an address, in fragments if its link wants it or it is larger than

@@ -38,6 +38,9 @@ pub enum RouteError {
     /// What is no prefix, as `10.0.0.0/33`.
     #[error("Error: any valid prefix is expected rather than the one given.")]
     BadPrefix,
+    /// A rule that the simulator does not know.
+    #[error("Error: argument of the rule is wrong or not known to the simulator.")]
+    BadRule,
 }
 
 /// An address and how many of its bits count.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Played, Player};
 use crate::simulate::admin::Output;
-use crate::simulate::host::{End, Prefix, RouteError, Target};
+use crate::simulate::host::{DirectorHost, End, Policy, Prefix, RouteError, Rule, Target};
 use crate::simulate::packet::{Packet, Payload, Proto};
 use crate::simulate::scenario::Marking;
 use crate::simulate::topology::Link;
@@ -96,8 +96,14 @@ impl<W: Write> Player<W> {
     }
 
     fn ip(&mut self, words: &[&str]) -> Output {
-        let routes = &mut self.lab.host.routes;
+        let DirectorHost { routes, policy, .. } = &mut self.lab.host;
         let done = match words {
+            ["route", "add", "local", prefix, "dev", "lo", "table", table] => {
+                parse(prefix).and_then(|prefix| policy.add_local(prefix, parse_number(table)?))
+            }
+            ["rule", "add", "fwmark", mark, rest @ .., "lookup" | "table", table] => {
+                add_rule(policy, mark, rest, table)
+            }
             ["route", "add", "local", prefix, "dev", "lo"] => {
                 parse(prefix).and_then(|prefix| routes.add(prefix, Target::Local))
             }
@@ -204,6 +210,25 @@ impl<W: Write> Player<W> {
 
 fn parse(prefix: &str) -> Result<Prefix, RouteError> {
     Prefix::parse(prefix).ok_or(RouteError::BadPrefix)
+}
+
+fn parse_number(text: &str) -> Result<u32, RouteError> {
+    text.parse().map_err(|_| RouteError::BadRule)
+}
+
+fn add_rule(
+    policy: &mut Policy,
+    mark: &str,
+    input: &[&str],
+    table: &str,
+) -> Result<(), RouteError> {
+    let input = match input {
+        [] => None,
+        ["iif", "out"] => Some(Link::Out),
+        ["iif", "in"] => Some(Link::In),
+        _ => return Err(RouteError::BadRule),
+    };
+    policy.add_rule(Rule { mark: parse_number(mark)?, input, table: parse_number(table)? })
 }
 
 fn outcome(done: Result<(), RouteError>) -> Output {

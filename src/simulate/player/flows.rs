@@ -97,7 +97,7 @@ impl<W: Write> Player<W> {
         let client = Host::owner_of(Link::Out, flow.client.0);
         for (side, words) in script {
             let Some((link, packet)) = self.flow_packet(flow, *side, words)? else { continue };
-            let frames = self.exchange(&packet, vec![packet.build()])?;
+            let frames = self.exchange(link, &packet, vec![packet.build()])?;
             if self.trace {
                 self.trace_packet(link, *side, &packet, &frames)?;
             }

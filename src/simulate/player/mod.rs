@@ -201,8 +201,8 @@ impl<W: Write> Player<W> {
         self.send(link, packet, pieces)
     }
 
-    fn send(&mut self, _link: Link, packet: &Packet, pieces: Vec<Vec<u8>>) -> Played {
-        let frames = self.exchange(packet, pieces)?;
+    fn send(&mut self, link: Link, packet: &Packet, pieces: Vec<Vec<u8>>) -> Played {
+        let frames = self.exchange(link, packet, pieces)?;
         if frames.is_empty() {
             self.transcript.result("nothing")?;
         }
@@ -210,11 +210,16 @@ impl<W: Write> Player<W> {
     }
 
     /// Sends a packet to the director, and returns what it emits in answer.
-    fn exchange(&mut self, packet: &Packet, pieces: Vec<Vec<u8>>) -> Result<Vec<Frame>, StepError> {
+    fn exchange(
+        &mut self,
+        link: Link,
+        packet: &Packet,
+        pieces: Vec<Vec<u8>>,
+    ) -> Result<Vec<Frame>, StepError> {
         self.show_pending()?;
         self.last_id = packet.fields.id;
         for piece in pieces {
-            self.lab.inject(piece);
+            self.lab.inject(link, piece);
         }
         let mut frames = self.lab.collect();
         if self.quiet > DEFAULT_QUIET {

@@ -3,6 +3,7 @@
 //! One file per method. Every method first asks whether the packet can go where it is to go
 //! ([`check_way`]); what cannot is answered with an ICMP error from the virtual address.
 
+mod bypass;
 mod direct;
 mod fullnat;
 mod nat;
@@ -14,7 +15,7 @@ use crate::engine::conn::ConnId;
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::ForwardingMethod;
-use crate::engine::verdict::{DropReason, Verdict};
+use crate::engine::verdict::Verdict;
 use crate::packet::reply::IcmpError;
 use crate::packet::segment::longest_segment;
 use crate::packet::{Addr, Headers};
@@ -33,7 +34,7 @@ impl Director {
             ForwardingMethod::FullNat => self.transmit_full_nat(transit, id, is_first),
             ForwardingMethod::Tunnel => self.transmit_tunnel(transit, id),
             ForwardingMethod::Local => Verdict::Pass,
-            ForwardingMethod::Bypass => Verdict::Drop(DropReason::UnsupportedMethod),
+            ForwardingMethod::Bypass => self.transmit_bypass(transit, is_first),
         };
         if verdict == Verdict::Reply {
             self.count_own_error(id, verdict);
