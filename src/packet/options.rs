@@ -79,7 +79,7 @@ mod tests {
         let mut bytes = vec![0; FIXED_LEN];
         bytes.extend(options);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes[12] = (bytes.len() / 4 << 4) as u8;
+        bytes[12] = ((bytes.len() / 4) << 4) as u8;
         bytes.extend(b"payload");
         bytes
     }

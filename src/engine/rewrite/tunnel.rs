@@ -96,7 +96,7 @@ fn source_port(client: Endpoint, destination: Endpoint) -> u16 {
     let mixed = (fold(client.addr) ^ fold(destination.addr).rotate_left(16) ^ ports)
         .wrapping_mul(FACTOR)
         >> 16;
-    FIRST_PORT + (mixed * PORTS >> 16) as u16
+    FIRST_PORT + ((mixed * PORTS) >> 16) as u16
 }
 
 /// **Source** — 2^32 divided by the golden ratio (Knuth, TAOCP 6.4).

@@ -60,7 +60,7 @@ impl Cutter {
         mtu: usize,
         lengths: &[u16],
     ) -> Result<(), Uncuttable> {
-        let cutting = Cutting::for_link(packet, mtu, self.ids.next(), self.headroom);
+        let cutting = Cutting::for_link(packet, mtu, self.ids.draw(), self.headroom);
         if packet.len() <= cutting.limit {
             self.fragments.keep(packet.bytes(), self.headroom);
             return Ok(());

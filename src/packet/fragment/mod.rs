@@ -138,7 +138,7 @@ impl Identifications {
     }
 
     /// The next one, never 0.
-    pub fn next(&mut self) -> u32 {
+    pub fn draw(&mut self) -> u32 {
         self.count += 1;
         let mut hash = SipHasher13::new_with_keys(self.key.0, self.key.1);
         hash.write_u64(self.count);

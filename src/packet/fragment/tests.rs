@@ -172,11 +172,11 @@ fn fragments_of_a_fragment_stay_in_its_place() {
 #[test]
 fn identifications_do_not_repeat_soon() {
     let mut ids = Identifications::new(1);
-    let mut seen: Vec<u32> = (0..1000).map(|_| ids.next()).collect();
+    let mut seen: Vec<u32> = (0..1000).map(|_| ids.draw()).collect();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 1000);
-    assert_ne!(Identifications::new(2).next(), Identifications::new(1).next());
+    assert_ne!(Identifications::new(2).draw(), Identifications::new(1).draw());
 }
 
 /// What a cutter sends of a packet over a link of `mtu` bytes.
