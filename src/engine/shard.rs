@@ -4,7 +4,7 @@
 //! multiplication, the upper half.
 
 use crate::packet::headers::{ISAKMP, carries_ports, protocol};
-use crate::packet::{Endpoint, Family};
+use crate::packet::{Addr, Endpoint, Family};
 
 /// The worker that owns the connections of an endpoint, `0..workers`.
 pub fn owner(endpoint: Endpoint, number: u8, workers: usize) -> usize {
@@ -17,12 +17,15 @@ pub fn owner(endpoint: Endpoint, number: u8, workers: usize) -> usize {
         _ if carries_ports(number) => endpoint.port.into(),
         _ => 0,
     };
-    let addr = endpoint.addr.bits();
-    let folded = match endpoint.addr.family() {
-        Family::V4 => endpoint.addr.v4_bits(),
-        Family::V6 => (0..4).fold(0, |all, word| all ^ (addr >> (32 * word)) as u32),
-    };
-    mix(folded, port) as usize % workers
+    mix(fold(endpoint.addr), port) as usize % workers
+}
+
+/// The 32-bit words of an address, exclusive-ored.
+pub fn fold(addr: Addr) -> u32 {
+    match addr.family() {
+        Family::V4 => addr.v4_bits(),
+        Family::V6 => (0..4).fold(0, |all, word| all ^ (addr.bits() >> (32 * word)) as u32),
+    }
 }
 
 fn mix(addr: u32, port: u32) -> u32 {
@@ -37,7 +40,6 @@ pub const PORT_FACTOR: u32 = 0x85eb_ca77;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Addr;
 
     #[test]
     fn clients_spread_over_the_workers() {

@@ -3,11 +3,11 @@
 //! A connection is known by its client. A packet to a virtual address comes from the client, any
 //! other goes to it. By full NAT a server takes a local endpoint of the director for the client; the
 //! worker that owns the client chooses one that belongs to it as well. The kernel steers frames by a
-//! classic BPF program made here; what it cannot see (fragments, ICMP errors, IPv6) goes to any
-//! worker, which computes the owner itself and hands the packet over.
+//! classic BPF program made here; what it cannot see (fragments, ICMP errors, IPv6 extension headers)
+//! goes to any worker, which computes the owner itself and hands the packet over.
 
 use crate::engine::local::{FIRST_LOCAL_PORT, Locals};
-use crate::engine::shard::{FACTOR, PORT_FACTOR};
+use crate::engine::shard::{FACTOR, PORT_FACTOR, fold};
 use crate::packet::headers::{ISAKMP, protocol};
 use crate::packet::{Addr, Endpoint, Family, Headers};
 
@@ -29,38 +29,30 @@ pub fn client_of_error(
     if is_answer { quoted.destination } else { quoted.source }
 }
 
-/// Virtual addresses that the program compares with; packets to others reach their owner by
-/// hand-over.
+/// Virtual addresses of a family that the program compares with; packets to others reach their
+/// owner by hand-over.
 const MAX_VIRTUALS: usize = 100;
 
-/// The program that steers IPv4 frames, for `PACKET_FANOUT_CBPF`. The kernel takes what it returns
-/// modulo the number of workers.
+/// The program that steers frames, for `PACKET_FANOUT_CBPF`. The kernel takes what it returns modulo
+/// the number of workers.
+///
+/// IPv6 addresses are compared by their [`fold`]s: packets to a client whose address folds like a
+/// virtual one reach their owner by hand-over.
 ///
 /// `shared` says that a virtual address is a local one as well: what goes to local ports there is
 /// taken for answers.
 pub fn program(virtuals: impl IntoIterator<Item = Addr>, shared: bool) -> Vec<libc::sock_filter> {
-    let virtuals: Vec<u32> = virtuals
-        .into_iter()
-        .filter(|addr| addr.family() == Family::V4)
-        .map(Addr::v4_bits)
-        .take(MAX_VIRTUALS)
-        .collect();
+    let (v4, v6): (Vec<Addr>, Vec<Addr>) =
+        virtuals.into_iter().partition(|addr| addr.family() == Family::V4);
+    let v4 = Assembler::of_family(&v4, &V4, shared);
     let mut program = Assembler::default();
     program.push(LOAD_HALF, ETHER_TYPE_AT, 0, 0);
-    program.push(JUMP_EQUAL, 0x0800, 1, 0);
+    program.push(JUMP_EQUAL, 0x0800, 3, 0);
+    program.push(JUMP_EQUAL, 0x86dd, 1, 0);
     program.push(RETURN, 0, 0, 0);
-    program.push(LOAD_WORD, IP_AT + 16, 0, 0);
-    let count = virtuals.len() as u8;
-    for (index, addr) in (0..).zip(&virtuals) {
-        // To the part for requests, which stands behind the one for replies.
-        program.push(JUMP_EQUAL, *addr, count - index - 1 + REPLY_LEN, 0);
-    }
-    program.client_at(IP_AT + 16, 2);
-    if shared {
-        program.unless_local();
-        program.client_at(IP_AT + 16, 2);
-    }
-    program.client_at(IP_AT + 12, 0);
+    program.push(JUMP_ALWAYS, v4.0.len() as u32, 0, 0);
+    program.0.extend(v4.0);
+    program.0.extend(Assembler::of_family(&v6, &V6, shared).0);
     program.0
 }
 
@@ -75,8 +67,10 @@ const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
 const LOAD_HALF_INDEXED: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
 const LOAD_HEADER_LEN: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
 const LOAD_CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
+const LOAD_CONSTANT_X: u32 = libc::BPF_LDX | libc::BPF_IMM;
 const LOAD_MEMORY_X: u32 = libc::BPF_LDX | libc::BPF_MEM;
 const STORE: u32 = libc::BPF_ST;
+const MOVE_TO_X: u32 = libc::BPF_MISC | libc::BPF_TAX;
 const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const JUMP_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const JUMP_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
@@ -87,8 +81,23 @@ const SHIFT_RIGHT: u32 = libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
 
-/// Instructions of [`Assembler::client_at`].
-const REPLY_LEN: u8 = 22;
+/// Where a family's IP header has what the program looks at.
+struct Layout {
+    source: u32,
+    destination: u32,
+    /// Words of an address.
+    words: u32,
+    protocol: u32,
+    /// Where fragments are told from others, if that is not by their protocol.
+    fragment: Option<u32>,
+    /// Length of the header, if it is always the same.
+    len: Option<u32>,
+}
+
+const V4: Layout =
+    Layout { source: 12, destination: 16, words: 1, protocol: 9, fragment: Some(6), len: None };
+const V6: Layout =
+    Layout { source: 8, destination: 24, words: 4, protocol: 6, fragment: None, len: Some(40) };
 
 #[derive(Default)]
 struct Assembler(Vec<libc::sock_filter>);
@@ -98,36 +107,76 @@ impl Assembler {
         self.0.push(libc::sock_filter { code: code as u16, jt, jf, k });
     }
 
-    /// Skips the [`client_at`](Self::client_at) that follows unless the packet goes to a port that
-    /// may be a local one.
-    fn unless_local(&mut self) {
-        self.push(LOAD_HALF, IP_AT + 6, 0, 0);
-        self.push(JUMP_BITS, 0x3fff, 7 + REPLY_LEN, 0);
-        self.push(LOAD_BYTE, IP_AT + 9, 0, 0);
+    /// The part for one family.
+    fn of_family(virtuals: &[Addr], layout: &Layout, shared: bool) -> Self {
+        let (mut program, mut reply) = (Self::default(), Self::default());
+        reply.client_at(layout, layout.destination, 2);
+        program.load_fold(layout, layout.destination);
+        let compared = &virtuals[..virtuals.len().min(MAX_VIRTUALS)];
+        for (index, addr) in compared.iter().enumerate() {
+            // To the part for requests, which stands behind the one for replies.
+            let distance = compared.len() - index - 1 + reply.0.len();
+            program.push(JUMP_EQUAL, fold(*addr), distance as u8, 0);
+        }
+        program.0.extend_from_slice(&reply.0);
+        if shared {
+            program.unless_local(layout, reply.0.len() as u8);
+            program.0.extend(reply.0);
+        }
+        program.client_at(layout, layout.source, 0);
+        program
+    }
+
+    /// Loads the [`fold`] of the address at `addr_at`.
+    fn load_fold(&mut self, layout: &Layout, addr_at: u32) {
+        self.push(LOAD_WORD, IP_AT + addr_at, 0, 0);
+        for word in 1..layout.words {
+            self.push(MOVE_TO_X, 0, 0, 0);
+            self.push(LOAD_WORD, IP_AT + addr_at + 4 * word, 0, 0);
+            self.push(XOR_X, 0, 0, 0);
+        }
+    }
+
+    /// Skips the `reply_len` instructions that follow unless the packet goes to a port that may be
+    /// a local one.
+    fn unless_local(&mut self, layout: &Layout, reply_len: u8) {
+        if let Some(fragment) = layout.fragment {
+            self.push(LOAD_HALF, IP_AT + fragment, 0, 0);
+            self.push(JUMP_BITS, 0x3fff, 7 + reply_len, 0);
+        }
+        self.push(LOAD_BYTE, IP_AT + layout.protocol, 0, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::TCP), 2, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::UDP), 1, 0);
-        self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 0, 3 + REPLY_LEN);
-        self.push(LOAD_HEADER_LEN, IP_AT, 0, 0);
+        self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 0, 3 + reply_len);
+        self.load_header_len(layout);
         self.push(LOAD_HALF_INDEXED, IP_AT + 2, 0, 0);
-        self.push(JUMP_AT_LEAST, u32::from(FIRST_LOCAL_PORT), 0, REPLY_LEN);
+        self.push(JUMP_AT_LEAST, u32::from(FIRST_LOCAL_PORT), 0, reply_len);
+    }
+
+    fn load_header_len(&mut self, layout: &Layout) {
+        match layout.len {
+            None => self.push(LOAD_HEADER_LEN, IP_AT, 0, 0),
+            Some(len) => self.push(LOAD_CONSTANT_X, len, 0, 0),
+        }
     }
 
     /// Returns the hash of the client whose address is at `addr_at` and whose port is `port_at`
     /// bytes into the transport header.
-    fn client_at(&mut self, addr_at: u32, port_at: u32) {
-        let before = self.0.len();
-        self.push(LOAD_WORD, addr_at, 0, 0);
+    fn client_at(&mut self, layout: &Layout, addr_at: u32, port_at: u32) {
+        self.load_fold(layout, addr_at);
         self.push(STORE, 0, 0, 0);
-        // Fragments, the first included, are known by their addresses alone.
-        self.push(LOAD_HALF, IP_AT + 6, 0, 0);
-        self.push(JUMP_BITS, 0x3fff, 11, 0);
-        self.push(LOAD_BYTE, IP_AT + 9, 0, 0);
+        if let Some(fragment) = layout.fragment {
+            // Fragments, the first included, are known by their addresses alone.
+            self.push(LOAD_HALF, IP_AT + fragment, 0, 0);
+            self.push(JUMP_BITS, 0x3fff, 11, 0);
+        }
+        self.push(LOAD_BYTE, IP_AT + layout.protocol, 0, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::TCP), 4, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::UDP), 3, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::SCTP), 2, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::ESP), 4, 0);
         self.push(JUMP_EQUAL, u32::from(protocol::AH), 3, 5);
-        self.push(LOAD_HEADER_LEN, IP_AT, 0, 0);
+        self.load_header_len(layout);
         self.push(LOAD_HALF_INDEXED, IP_AT + port_at, 0, 0);
         self.push(JUMP_ALWAYS, 3, 0, 0);
         self.push(LOAD_CONSTANT, ISAKMP.into(), 0, 0);
@@ -139,7 +188,6 @@ impl Assembler {
         self.push(MULTIPLY, FACTOR, 0, 0);
         self.push(SHIFT_RIGHT, 16, 0, 0);
         self.push(RETURN_A, 0, 0, 0);
-        debug_assert_eq!(self.0.len() - before, usize::from(REPLY_LEN));
     }
 }
 
@@ -171,6 +219,8 @@ mod tests {
                 LOAD_HALF_INDEXED => a = load(x.wrapping_add(k), 2)?,
                 LOAD_HEADER_LEN => x = 4 * (load(k, 1)? & 15),
                 LOAD_CONSTANT => a = k,
+                LOAD_CONSTANT_X => x = k,
+                MOVE_TO_X => x = a,
                 LOAD_MEMORY_X => x = memory[k as usize],
                 STORE => memory[k as usize] = a,
                 JUMP_EQUAL => at += jump(a == k),
@@ -230,8 +280,49 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn the_program_agrees_about_ipv6(
+            (from, to) in (any::<[u8; 16]>(), any::<[u8; 16]>()),
+            (sport, dport) in (any::<u16>(), any::<u16>()),
+            kind in 0u8..4,
+            others in proptest::collection::vec((any::<u128>(), any::<bool>()), 0..150),
+            (is_request, is_server) in (any::<bool>(), any::<bool>()),
+            workers in 1usize..9,
+        ) {
+            let mut frame = Vec::new();
+            let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6(from, to, 9);
+            match kind {
+                0 => builder.tcp(sport, dport, 1, 1).write(&mut frame, b"x"),
+                1 | 3 => builder.udp(sport, dport).write(&mut frame, b"x"),
+                _ => builder.icmpv6_echo_reply(7, 1).write(&mut frame, b"x"),
+            }.unwrap();
+            if kind == 3 {
+                frame[20] = protocol::ESP;
+            }
+            let addr = |(bits, v4)| if v4 { Addr::v4(bits as u32) } else { Addr::v6(bits) };
+            let mut virtuals: Vec<_> = others.into_iter().map(addr).collect();
+            if is_request {
+                virtuals.insert(0, Addr::v6(u128::from_be_bytes(to)));
+            }
+            let headers = Headers::parse(&frame[14..]).unwrap();
+            let mut locals = Locals::default();
+            if is_server {
+                locals.servers.insert(headers.source.addr);
+                let key = (headers.destination.addr, headers.protocol);
+                let ports = (FIRST_LOCAL_PORT..=u16::MAX).filter(|_| matches!(kind, 0 | 1));
+                locals.ports.insert(key, ports.collect());
+            }
+            let client = client(&headers, &locals, |addr| virtuals.contains(&addr));
+            let program = program(virtuals, is_server);
+            prop_assert!(program.len() <= 4096, "as many as the kernel takes");
+            let steered = run(&program, &frame).unwrap() as usize % workers;
+            prop_assert_eq!(steered, owner(client, headers.protocol, workers));
+        }
+    }
+
     #[test]
-    fn what_is_not_ipv4_goes_to_the_first_worker() {
+    fn what_is_not_ip_goes_to_the_first_worker() {
         let program = program([Addr::v4(1)], true);
         let mut arp = [0; 60];
         arp[12..14].copy_from_slice(&[8, 6]);
