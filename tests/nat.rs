@@ -215,10 +215,10 @@ fn real_servers_go_out_under_the_directors_address() {
         let bed = Bed::new();
         bed.configure(&ROUND_ROBIN);
         bed.ulvs(WAY_OUT);
-        let mut watch = bed.host("client").run(EchoWatch::open).unwrap().unwrap();
+        let mut watch = bed.host("client").run(|| EchoWatch::open(nat::CLIENT)).unwrap().unwrap();
         let ping = || ping::ping(nat::CLIENT, 1, PATIENCE);
         bed.host("real1").run(ping).unwrap().unwrap();
-        assert_eq!(watch.sources().unwrap(), [nat::OUTSIDE]);
+        assert_eq!(watch.sources().unwrap(), [IpAddr::V4(nat::OUTSIDE)]);
 
         let address: SocketAddr = (nat::CLIENT, 8080).into();
         let listener = bed.host("client").run(|| TcpListener::bind(address)).unwrap().unwrap();

@@ -373,12 +373,13 @@ fn real_servers_go_out_under_the_directors_address() {
             bed.ulvs(&format!(
                 "snat -t nat -A POSTROUTING -o out -s 192.168.200.0/24 -j SNAT --to-source {out_of}"
             ));
-            let mut watch = bed.host("client").run(EchoWatch::open).unwrap().unwrap();
+            let mut watch =
+                bed.host("client").run(|| EchoWatch::open(nat::CLIENT)).unwrap().unwrap();
             // A real server, and a host that is none.
             for host in ["real1", "storage"] {
                 let ping = || ping::ping(nat::CLIENT, 1, PATIENCE);
                 bed.host(host).run(ping).unwrap().unwrap();
-                assert_eq!(watch.sources().unwrap(), [out_of]);
+                assert_eq!(watch.sources().unwrap(), [IpAddr::V4(out_of)]);
             }
             let address: SocketAddr = (nat::CLIENT, 8080).into();
             let listener = bed.host("client").run(|| TcpListener::bind(address)).unwrap().unwrap();

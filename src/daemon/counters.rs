@@ -52,14 +52,17 @@ fn of_port((received, sent): &(ReceiverCounters, SenderCounters)) -> Vec<(&'stat
 
 /// The counters of the link layer, which all workers share.
 pub(super) fn of_link(counted: &LinkCounters) -> Vec<CounterView> {
-    let LinkCounters { no_route, silent, overflow, bad_arp, questions, answers } = *counted;
+    let LinkCounters { no_route, silent, overflow, bad_arp, bad_nd, questions, answers, reports } =
+        *counted;
     let counters = vec![
         ("no-route", no_route),
         ("silent", silent),
         ("overflow", overflow),
         ("bad-arp", bad_arp),
+        ("bad-nd", bad_nd),
         ("questions", questions),
         ("answers", answers),
+        ("reports", reports),
     ];
     views(None, vec![("link".to_owned(), counters)])
 }

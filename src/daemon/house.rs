@@ -15,7 +15,7 @@ use crate::engine::{Moment, SnatRule};
 use crate::guard::Guard;
 use crate::host::HostWatch;
 use crate::link::{Event, HostView, Services};
-use crate::packet::Addr;
+use crate::packet::{Addr, Family};
 use crate::worker::{Clock, Peers, SharedLink};
 
 /// What has to be done now and then, away from the packets.
@@ -28,6 +28,8 @@ pub(super) struct House {
     outlet: Option<Outlet>,
     clock: Clock,
     host_epoch: u64,
+    /// The link layer's epoch when its groups were followed last.
+    link_epoch: Option<u64>,
     known: Services,
     guard: Guard,
     locals: LocalEnds,
@@ -66,6 +68,7 @@ impl House {
             outlet,
             clock,
             host_epoch,
+            link_epoch: None,
             known,
             guard,
             locals,
@@ -99,6 +102,11 @@ impl House {
             // It sends what the link layer has to say about it.
             first.wake();
         }
+        let epoch = self.link.epoch();
+        if self.link_epoch != Some(epoch) {
+            self.link_epoch = Some(epoch);
+            self.ports.listen(self.link.with(|layer| layer.groups()));
+        }
         if now >= self.next_tick {
             self.next_tick = self.services.handle_timeout(now);
         }
@@ -120,9 +128,9 @@ impl House {
             false => (now, 1),
         };
         match self.silent.1 {
-            1..=SILENT_MOST => tracing::warn!("{addr} does not answer ARP"),
+            1..=SILENT_MOST => tracing::warn!("{addr} does not answer {}", questions(addr)),
             told if told == SILENT_MOST + 1 => tracing::warn!(
-                "more addresses do not answer ARP; `ulvs stats' counts their packets as silent"
+                "more addresses do not answer; `ulvs stats' counts their packets as silent"
             ),
             _ => {}
         }
@@ -354,7 +362,7 @@ fn tell(event: &Event) {
     match event {
         Event::Took { addr, at, why } => {
             let at: Vec<_> = at.iter().map(|(name, mac)| format!("{name} ({mac})")).collect();
-            tracing::info!("answering ARP for {addr} on {}: {why}", at.join(", "));
+            tracing::info!("answering {} for {addr} on {}: {why}", questions(*addr), at.join(", "));
         }
         Event::Yielded { addr, why, interface, rival, server } => {
             let who = named(*server);
@@ -374,6 +382,14 @@ fn tell(event: &Event) {
         }
         // Told by `note_silent`.
         Event::Silent { .. } => {}
+    }
+}
+
+/// What is asked to find out who has an address.
+fn questions(addr: Addr) -> &'static str {
+    match addr.family() {
+        Family::V4 => "ARP",
+        Family::V6 => "neighbour solicitations",
     }
 }
 

@@ -4,8 +4,8 @@ use std::io;
 
 use pnet_base::MacAddr;
 
-use crate::driver::af_packet::{AfPacket, AfPacketConfig, RingConfig, Steering};
-use crate::link::{HostView, PortId};
+use crate::driver::af_packet::{AfPacket, AfPacketConfig, Memberships, RingConfig, Steering};
+use crate::link::{Groups, HostView, PortId};
 use crate::packet::Addr;
 use crate::worker::{Peers, Request, SharedLink, steer};
 
@@ -25,6 +25,9 @@ struct Port {
     /// virtual one follows; `None` if none is.
     open: Option<(u32, MacAddr)>,
     steering: Option<Steering>,
+    /// The groups it receives frames of.
+    memberships: Option<Memberships>,
+    groups: Groups,
 }
 
 /// A request for one worker.
@@ -45,9 +48,30 @@ impl Addressed {
     }
 }
 
+impl Port {
+    fn listen(&mut self, groups: &Groups) -> io::Result<()> {
+        let memberships = match &mut self.memberships {
+            Some(memberships) => memberships,
+            none => none.insert(Memberships::open(&self.name)?),
+        };
+        match groups {
+            Groups::All => memberships.join_all(),
+            Groups::Some(groups) => {
+                memberships.set(&groups.iter().map(|group| group.octets()).collect())
+            }
+        }
+    }
+}
+
 impl Ports {
     pub fn new(names: Vec<String>, ring: RingConfig, peers: Peers) -> Self {
-        let port = |name| Port { name, open: None, steering: None };
+        let port = |name| Port {
+            name,
+            open: None,
+            steering: None,
+            memberships: None,
+            groups: Groups::default(),
+        };
         Self {
             ports: names.into_iter().map(port).collect(),
             ring,
@@ -79,6 +103,8 @@ impl Ports {
             let name = self.ports[at].name.clone();
             self.ports[at].open = None;
             self.ports[at].steering = None;
+            self.ports[at].memberships = None;
+            self.ports[at].groups = Groups::default();
             if now.is_none() {
                 tracing::warn!("interface {name} is gone; waiting for it to come back");
                 continue;
@@ -111,6 +137,22 @@ impl Ports {
             if let Err(error) = steering.set(&program) {
                 // Packets still reach their workers, by hand-over.
                 tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Receives frames of these groups from now on, given in the order of the interfaces.
+    pub fn listen(&mut self, groups: Vec<Groups>) {
+        for (port, groups) in self.ports.iter_mut().zip(groups) {
+            if port.open.is_some() && port.groups != groups {
+                if let Err(error) = port.listen(&groups) {
+                    tracing::warn!(
+                        "{error}: neighbours may not be heard when they ask for IPv6 addresses of \
+                         the director"
+                    );
+                }
+                // Not again until something about it changes.
+                port.groups = groups;
             }
         }
     }

@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::guarded_keys;
-use super::nftables::{ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, key, octets};
-use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set, addresses};
+use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set};
+use super::nftables::{PORT, PROTOCOL, addresses, key, key_type, octets};
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
 use crate::link::{HostView, Interface};
 use crate::packet::{Addr, Family, Prefix};
@@ -138,7 +138,7 @@ impl Diverted {
 
     fn contents(&self) -> Contents {
         let hook = Hook::Ingress(self.interfaces.clone());
-        let mut contents = Contents { hook, ..Contents::default() };
+        let mut contents = Contents::new(hook);
         contents.rules.extend(exceptions());
         for family in [Family::V4, Family::V6] {
             FamilyRules { contents: &mut contents, family, device: self.device }.add(self);
@@ -295,7 +295,7 @@ impl FamilyRules<'_> {
         ];
         if !ports.is_empty() {
             let set = self.own(["services", "services6"]);
-            self.push_set(set, key_type(ADDR_PROTOCOL_PORT, 12, self.family), ports);
+            self.push_set(set, key_type(&[addresses(self.family), PROTOCOL, PORT]), ports);
             let mut rule = start.to_vec();
             rule.push(load(first + 1, Base::Transport, 2, 2));
             rule.push(Expression::Lookup { register: 0, set });
@@ -303,7 +303,7 @@ impl FamilyRules<'_> {
         }
         if !whole.is_empty() {
             let set = self.own(["whole", "whole6"]);
-            self.push_set(set, key_type(ADDR_PROTOCOL, 6, self.family), whole);
+            self.push_set(set, key_type(&[addresses(self.family), PROTOCOL]), whole);
             let mut rule = start.to_vec();
             rule.push(Expression::Lookup { register: 0, set });
             self.divert(rule);
@@ -414,12 +414,6 @@ fn nobody(family: Family) -> Addr {
         Family::V4 => Addr::v4(0xc000_0008),
         Family::V6 => Addr::v6(0x0100 << 112),
     }
-}
-
-/// The type of keys that begin with an address of a family, of those that begin with an IPv4 address,
-/// behind which `shift` bits tell of the rest.
-fn key_type(v4: u32, shift: u32, family: Family) -> u32 {
-    v4 - (addresses(Family::V4) << shift) + (addresses(family) << shift)
 }
 
 fn ether_type(family: Family) -> [u8; 2] {

@@ -79,7 +79,7 @@ fn hold_all(addr: Addr, protocol: Protocol) -> io::Result<Held> {
     let (mut ports, mut sockets) = (PortSet::default(), Vec::new());
     let mut refused = io::Error::from(io::ErrorKind::QuotaExceeded);
     for port in LOCAL_PORTS.take(most) {
-        match GuardSocket::open(Guarded { protocol, at: Endpoint::new(addr, port) }) {
+        match GuardSocket::open(Guarded { protocol, at: Endpoint::new(addr, port), interface: 0 }) {
             Ok(socket) => {
                 sockets.push(socket);
                 ports.insert(port);

@@ -10,6 +10,7 @@
 //!
 //! Knows addresses and ports, not packets.
 
+mod contents;
 mod divert;
 mod holder;
 mod locals;
@@ -32,7 +33,7 @@ pub use divert::{Diversions, Diverted};
 use crate::engine::local::PortSet;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
-use crate::packet::{Addr, Endpoint};
+use crate::packet::{Addr, Endpoint, Family};
 use locals::LocalPorts;
 use rules::{Rules, Wanted};
 use socket::GuardSocket;
@@ -44,6 +45,8 @@ pub struct Guarded {
     pub protocol: Protocol,
     /// The kernel's address and the port.
     pub at: Endpoint,
+    /// The interface that the address is on, for one that is valid on a single link; else 0.
+    pub interface: u32,
 }
 
 /// What an administrator should know about a service that the kernel may interfere with.
@@ -65,6 +68,8 @@ pub enum Problem {
     },
     /// The kernel forwards packets, and would forward what real servers reply.
     Forwarding {
+        /// Of which address family.
+        family: Family,
         /// Why there are no rules against it.
         reason: String,
     },
@@ -97,7 +102,7 @@ pub enum Problem {
 }
 
 /// The guard sockets that are held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Guard {
     held: HashMap<Guarded, GuardSocket>,
     /// What was reported already, so that it is said once.
@@ -106,6 +111,13 @@ pub struct Guard {
     pools: BTreeMap<Addr, Pool>,
     refused_pools: HashSet<Addr>,
     locals: LocalPorts,
+    /// One for each address family.
+    rules: [FamilyRules; 2],
+}
+
+#[derive(Debug)]
+struct FamilyRules {
+    family: Family,
     rules: Rules,
     told_forwarding: bool,
 }
@@ -116,26 +128,43 @@ struct Pool {
     _sockets: Vec<GuardSocket>,
 }
 
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Guard {
     /// A guard that holds nothing yet.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            held: HashMap::new(),
+            reported: HashSet::new(),
+            told: HashSet::new(),
+            pools: BTreeMap::new(),
+            refused_pools: HashSet::new(),
+            locals: LocalPorts::default(),
+            rules: [Family::V4, Family::V6].map(|family| FamilyRules {
+                family,
+                rules: Rules::new(family),
+                told_forwarding: false,
+            }),
+        }
     }
 
     /// Holds what the services need on this host, lets go of what they no longer need, and returns
     /// the problems that are new.
     pub fn update(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
-        let mut problems = self.update_rules(services, host);
+        let updates = self.rules.iter_mut().map(|rules| rules.update(services, host));
+        let mut problems: Vec<Problem> = updates.flatten().collect();
         let mut wanted = HashSet::new();
         let keys = guarded_keys(services, host);
         for key in &keys {
             match plan(*key, host) {
                 Plan::Nothing => {}
-                Plan::Hold(guarded) => {
-                    wanted.insert(guarded);
-                }
+                Plan::Hold(guarded) => wanted.extend(guarded),
                 Plan::Cannot(addr) => {
-                    if !self.rules.are_installed() && self.told.insert(*key) {
+                    if !self.has_rules_for(addr.family()) && self.told.insert(*key) {
                         problems.push(Problem::Unguardable { service: *key, addr });
                     }
                 }
@@ -152,7 +181,11 @@ impl Guard {
 
     /// Whether guard rules are in force.
     pub fn has_rules(&self) -> bool {
-        self.rules.are_installed()
+        self.rules.iter().any(|each| each.rules.are_installed())
+    }
+
+    fn has_rules_for(&self, family: Family) -> bool {
+        self.rules.iter().any(|each| each.family == family && each.rules.are_installed())
     }
 
     /// How many ports are held for services.
@@ -224,19 +257,6 @@ impl Guard {
         self.refused_pools.retain(|addr| addrs.contains(addr));
     }
 
-    fn update_rules(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
-        let wanted = Wanted::new(services, host);
-        let forwards_replies = wanted.forwards_replies();
-        let result = self.rules.update(wanted);
-        let told = std::mem::replace(&mut self.told_forwarding, forwards_replies);
-        match result {
-            Err(Some(error)) if forwards_replies && !told => {
-                vec![Problem::Forwarding { reason: error.to_string() }]
-            }
-            Ok(()) | Err(_) => Vec::new(),
-        }
-    }
-
     fn hold(&mut self, guarded: Guarded) -> Option<Problem> {
         if self.held.contains_key(&guarded) {
             return None;
@@ -248,6 +268,21 @@ impl Guard {
                 None
             }
             Err(error) => self.reported.insert(guarded).then(|| explain(guarded, &error)),
+        }
+    }
+}
+
+impl FamilyRules {
+    fn update(&mut self, services: &Snapshot, host: &HostView) -> Option<Problem> {
+        let wanted = Wanted::new(services, host, self.family);
+        let forwards_replies = wanted.forwards_replies();
+        let result = self.rules.update(wanted);
+        let told = std::mem::replace(&mut self.told_forwarding, forwards_replies);
+        match result {
+            Err(Some(error)) if forwards_replies && !told => {
+                Some(Problem::Forwarding { family: self.family, reason: error.to_string() })
+            }
+            Ok(()) | Err(_) => None,
         }
     }
 }
@@ -297,7 +332,7 @@ const MOST_PORTS: usize = 1024;
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
     Nothing,
-    Hold(Guarded),
+    Hold(Vec<Guarded>),
     Cannot(Addr),
 }
 
@@ -308,7 +343,13 @@ fn plan(key: ServiceKey, host: &HostView) -> Plan {
     }
     match protocol {
         Protocol::Tcp | Protocol::Udp if port != 0 => {
-            Plan::Hold(Guarded { protocol, at: Endpoint::new(addr, port) })
+            let at = Endpoint::new(addr, port);
+            let guarded = |interface| Guarded { protocol, at, interface };
+            if !addr.is_link_local() {
+                return Plan::Hold(vec![guarded(0)]);
+            }
+            let own = host.addresses.iter().filter(|own| own.addr == addr);
+            Plan::Hold(own.map(|own| guarded(own.interface)).collect())
         }
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => Plan::Cannot(addr),
     }
@@ -330,8 +371,8 @@ fn raise_descriptor_limit() -> usize {
 }
 
 fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {
-    let tcp = GuardSocket::open(Guarded { protocol: Protocol::Tcp, at })?;
-    Ok([tcp, GuardSocket::open(Guarded { protocol: Protocol::Udp, at })?])
+    let open = |protocol| GuardSocket::open(Guarded { protocol, at, interface: 0 });
+    Ok([open(Protocol::Tcp)?, open(Protocol::Udp)?])
 }
 
 fn explain(guarded: Guarded, error: &io::Error) -> Problem {
@@ -381,13 +422,19 @@ impl fmt::Display for Problem {
                 "{guarded} is a virtual service at an address of this host, whose kernel will \
                  reject its packets, for its port cannot be held: {reason}"
             ),
-            Self::Forwarding { reason } => write!(
-                f,
-                "this host's kernel forwards packets (net.ipv4.ip_forward is 1), so it will send \
-                 replies of real servers on untranslated, and break their connections; rules \
-                 against that cannot be made ({reason}): give ulvs CAP_NET_ADMIN, or set \
-                 net.ipv4.ip_forward to 0, which the director does not need"
-            ),
+            Self::Forwarding { family, reason } => {
+                let setting = match family {
+                    Family::V4 => "net.ipv4.ip_forward",
+                    Family::V6 => "net.ipv6.conf.all.forwarding",
+                };
+                write!(
+                    f,
+                    "this host's kernel forwards packets ({setting} is 1), so it will send replies \
+                     of real servers on untranslated, and break their connections; rules against \
+                     that cannot be made ({reason}): give ulvs CAP_NET_ADMIN, or set {setting} to \
+                     0, which the director does not need"
+                )
+            }
             Self::Leading { addr, reason } => {
                 write!(f, "packets to {addr} do not come to the director: {reason}")
             }

@@ -18,15 +18,15 @@ pub struct OwnedTable {
     socket: Socket,
     name: String,
     family: u8,
-    exists: bool,
+    /// The sets that are there, but for the learned one; none while there is no table.
+    sets: Option<Vec<&'static str>>,
 }
 
-/// Where the chain of a table sees packets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where the first chain of a table sees packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// IPv4 packets that arrive, before routing and before connection tracking.
-    #[default]
-    Prerouting,
+    /// Packets of a family that arrive, before routing and before connection tracking.
+    Prerouting(Family),
     /// All packets that arrive by these interfaces, before anything else of the kernel.
     Ingress(Vec<String>),
     /// First packets of IPv4 connections that arrive, before routing, for translation.
@@ -36,21 +36,22 @@ pub enum Hook {
 impl Hook {
     fn family(&self) -> u8 {
         match self {
-            Self::Prerouting | Self::DestinationNat => libc::NFPROTO_IPV4 as u8,
+            Self::Prerouting(Family::V4) | Self::DestinationNat => libc::NFPROTO_IPV4 as u8,
+            Self::Prerouting(Family::V6) => libc::NFPROTO_IPV6 as u8,
             Self::Ingress(_) => libc::NFPROTO_NETDEV as u8,
         }
     }
 
     fn chain_type(&self) -> &'static str {
         match self {
-            Self::Prerouting | Self::Ingress(_) => "filter",
+            Self::Prerouting(_) | Self::Ingress(_) => FILTER,
             Self::DestinationNat => "nat",
         }
     }
 }
 
-/// What a table is to consist of: one chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a table is to consist of.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// Where the chain is. A table stays with the kind of hook it began with.
     pub hook: Hook,
@@ -58,6 +59,17 @@ pub struct Contents {
     pub sets: Vec<Set>,
     /// The rules, each a list of expressions that ends in what becomes of the packet.
     pub rules: Vec<Vec<Expression>>,
+    /// A set that rules for packets that the kernel forwards add to.
+    pub learned: Option<LearnedSet>,
+    /// Those rules, each a list that ends in learning.
+    pub forwarded: Vec<Vec<Expression>>,
+}
+
+impl Contents {
+    /// Nothing yet.
+    pub fn new(hook: Hook) -> Self {
+        Self { hook, sets: Vec::new(), rules: Vec::new(), learned: None, forwarded: Vec::new() }
+    }
 }
 
 /// A set of keys.
@@ -69,6 +81,18 @@ pub struct Set {
     pub key_type: u32,
     /// Its keys, each a whole number of 32-bit registers.
     pub keys: Vec<Vec<u8>>,
+}
+
+/// A set whose keys the kernel adds itself, at most [`LEARNED_MOST`], and forgets again
+/// [`LEARNED_MS`] after it saw them last. It outlives all changes of the other contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnedSet {
+    /// Its name.
+    pub name: &'static str,
+    /// How tools are to show its keys.
+    pub key_type: u32,
+    /// Bytes of a key, a whole number of 32-bit registers.
+    pub key_len: u32,
 }
 
 /// A step of a rule. Registers are 32 bits wide and numbered from 0.
@@ -84,14 +108,20 @@ pub enum Expression {
     LinkAddressee { register: u32 },
     /// Loads what kind of address the destination is for the kernel's routes.
     DestinationType { register: u32 },
-    /// Loads the name of the interface the packet would leave by.
+    /// Loads the name of the interface the packet would leave by, before it is routed.
     OutInterface { register: u32 },
+    /// Loads the name of the interface the packet came by.
+    InInterface { register: u32 },
     /// Goes on if the register is in this relation to the value.
     Compare { register: u32, relation: Relation, value: Vec<u8> },
     /// Keeps some bits of a register.
     Mask { register: u32, mask: Vec<u8> },
     /// Goes on if the registers from this one on are a key of the set.
     Lookup { register: u32, set: &'static str },
+    /// Goes on if they are none.
+    Miss { register: u32, set: &'static str },
+    /// Adds them to the learned set.
+    Learn { register: u32, set: &'static str },
     /// Loads a constant.
     Constant { register: u32, value: Vec<u8> },
     /// Drops the packet.
@@ -137,7 +167,7 @@ impl OwnedTable {
         socket.connect(&SocketAddr::new(0, 0))?;
         SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIME))?;
         let name = format!("ulvs_{}", std::process::id());
-        Ok(Self { socket, name, family: hook.family(), exists: false })
+        Ok(Self { socket, name, family: hook.family(), sets: None })
     }
 
     /// Makes these the table's contents, all at once or not at all.
@@ -145,12 +175,18 @@ impl OwnedTable {
     /// **Errors** — `PermissionDenied` without CAP_NET_ADMIN.
     pub fn replace(&mut self, contents: &Contents) -> io::Result<()> {
         let mut batch = Batch::new(&self.name, self.family);
-        if self.exists {
-            batch.delete_table();
+        match &self.sets {
+            // What was learned stays.
+            Some(sets) if contents.learned.is_some() => batch.empty(sets),
+            Some(_) => {
+                batch.delete_table();
+                batch.create(contents);
+            }
+            None => batch.create(contents),
         }
         batch.add(contents);
         self.commit(batch)?;
-        self.exists = true;
+        self.sets = Some(contents.sets.iter().map(|set| set.name).collect());
         Ok(())
     }
 
@@ -209,33 +245,85 @@ impl<'a> Batch<'a> {
         self.message(DELETE_TABLE, 0, |out| out.text(1, name));
     }
 
-    fn add(&mut self, contents: &Contents) {
+    /// Makes the table, its chains and the set that is learned.
+    fn create(&mut self, contents: &Contents) {
         let table = self.table;
         self.message(NEW_TABLE, CREATE, |out| {
             out.text(1, table);
             out.number(2, OWNER);
         });
+        self.add_chain(CHAIN, contents.hook.chain_type(), |out| out.hook(&contents.hook));
+        if let Some(learned) = contents.learned {
+            self.add_learned_set(learned);
+            self.add_chain(FORWARD_CHAIN, FILTER, |hook| {
+                hook.number(1, libc::NF_INET_FORWARD as u32);
+                hook.number(2, 0);
+            });
+        }
+    }
+
+    /// Takes out all but the chains and what is learned.
+    fn empty(&mut self, sets: &[&str]) {
+        let table = self.table;
+        for chain in [CHAIN, FORWARD_CHAIN] {
+            self.message(DELETE_RULE, 0, |out| {
+                out.text(1, table);
+                out.text(2, chain);
+            });
+        }
+        for set in sets {
+            self.message(DELETE_SET, 0, |out| {
+                out.text(1, table);
+                out.text(2, set);
+            });
+        }
+    }
+
+    /// Adds sets and rules.
+    fn add(&mut self, contents: &Contents) {
         for (id, set) in (1..).zip(&contents.sets) {
             self.add_set(id, set);
         }
+        contents.rules.iter().for_each(|rule| self.add_rule(CHAIN, rule));
+        contents.forwarded.iter().for_each(|rule| self.add_rule(FORWARD_CHAIN, rule));
+    }
+
+    fn add_chain(&mut self, name: &str, kind: &str, hook: impl FnOnce(&mut Attributes<'_>)) {
+        let table = self.table;
         self.message(NEW_CHAIN, CREATE, |out| {
             out.text(1, table);
-            out.text(3, CHAIN);
-            out.nest(4, |out| out.hook(&contents.hook));
+            out.text(3, name);
+            out.nest(4, hook);
             out.number(5, libc::NF_ACCEPT as u32);
-            out.text(7, contents.hook.chain_type());
+            out.text(7, kind);
         });
-        for rule in &contents.rules {
-            self.message(NEW_RULE, CREATE | APPEND, |out| {
-                out.text(1, table);
-                out.text(2, CHAIN);
-                out.nest(4, |list| {
-                    for expression in rule {
-                        list.nest(LIST_ELEMENT, |out| out.expression(expression));
-                    }
-                });
+    }
+
+    fn add_rule(&mut self, chain: &str, rule: &[Expression]) {
+        let table = self.table;
+        self.message(NEW_RULE, CREATE | APPEND, |out| {
+            out.text(1, table);
+            out.text(2, chain);
+            out.nest(4, |list| {
+                for expression in rule {
+                    list.nest(LIST_ELEMENT, |out| out.expression(expression));
+                }
             });
-        }
+        });
+    }
+
+    fn add_learned_set(&mut self, set: LearnedSet) {
+        let table = self.table;
+        self.message(NEW_SET, CREATE, |out| {
+            out.text(1, table);
+            out.text(2, set.name);
+            out.number(3, SET_LEARNS | SET_FORGETS);
+            out.number(4, set.key_type);
+            out.number(5, set.key_len);
+            out.nest(9, |shape| shape.number(1, LEARNED_MOST));
+            out.number(10, LEARNED_ID);
+            out.bytes(11, &LEARNED_MS.to_be_bytes());
+        });
     }
 
     fn add_set(&mut self, id: u32, set: &Set) {
@@ -320,7 +408,7 @@ impl Attributes<'_> {
 
     fn hook(&mut self, hook: &Hook) {
         match hook {
-            Hook::Prerouting => {
+            Hook::Prerouting(_) => {
                 self.number(1, PREROUTING);
                 self.number(2, PRIORITY as u32);
             }
@@ -363,6 +451,7 @@ impl Attributes<'_> {
             TransportProtocol { register } => self.meta(*register, META_L4PROTO),
             EtherType { register } => self.meta(*register, META_PROTOCOL),
             LinkAddressee { register } => self.meta(*register, META_PACKET_TYPE),
+            InInterface { register } => self.meta(*register, META_INPUT_NAME),
             DestinationType { register } => self.fib(*register, FIB_ADDRESS_TYPE),
             OutInterface { register } => self.fib(*register, FIB_INTERFACE_NAME),
             Compare { register, relation, value } => self.named("cmp", |out| {
@@ -380,6 +469,17 @@ impl Attributes<'_> {
             Lookup { register, set } => self.named("lookup", |out| {
                 out.text(1, set);
                 out.number(2, FIRST_REGISTER + register);
+            }),
+            Miss { register, set } => self.named("lookup", |out| {
+                out.text(1, set);
+                out.number(2, FIRST_REGISTER + register);
+                out.number(5, LOOKUP_INVERTED);
+            }),
+            Learn { register, set } => self.named("dynset", |out| {
+                out.text(1, set);
+                out.number(3, UPDATE);
+                out.number(4, FIRST_REGISTER + register);
+                out.bytes(6, &LEARNED_MS.to_be_bytes());
             }),
             Constant { register, value } => self.named("immediate", |out| {
                 out.number(1, FIRST_REGISTER + register);
@@ -452,11 +552,16 @@ pub fn key(addr: Addr, protocol: u8, port: Option<u16>) -> Vec<u8> {
     key
 }
 
-/// How nft shows keys with a port (`ipv4_addr . inet_proto . inet_service`), and without.
-pub const ADDR_PROTOCOL_PORT: u32 = 7 << 12 | 12 << 6 | 13;
-/// See [`ADDR_PROTOCOL_PORT`].
-pub const ADDR_PROTOCOL: u32 = 7 << 6 | 12;
-/// How nft shows keys that are addresses (`ipv4_addr`, `ipv6_addr`).
+/// How nft shows keys that consist of these (`ipv4_addr . inet_proto`).
+pub fn key_type(parts: &[u32]) -> u32 {
+    parts.iter().fold(0, |all, part| all << 6 | part)
+}
+
+/// How nft shows the number of a protocol (`inet_proto`).
+pub const PROTOCOL: u32 = 12;
+/// How nft shows a port (`inet_service`).
+pub const PORT: u32 = 13;
+/// How nft shows an address (`ipv4_addr`, `ipv6_addr`).
 pub const fn addresses(family: Family) -> u32 {
     match family {
         Family::V4 => 7,
@@ -467,6 +572,8 @@ pub const fn addresses(family: Family) -> u32 {
 /// The kernel answers while the batch is sent; this is for a kernel that does not.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CHAIN: &str = "beside_ulvs";
+const FORWARD_CHAIN: &str = "forwarded";
+const FILTER: &str = "filter";
 /// Before connection tracking, as iptables' table `raw`.
 const PRIORITY: i32 = -300;
 /// As iptables' table `nat` has it there.
@@ -480,18 +587,32 @@ const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENTS: u16 = 12;
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 const OWNER: u32 = 2;
+/// The number by which the learned set is known within a transaction; others count from one.
+const LEARNED_ID: u32 = 1000;
+/// Keys that a learned set has room for.
+pub const LEARNED_MOST: u32 = 65_536;
+/// How long a learned key is remembered. **Source** — a TCP connection's time in IPVS.
+pub const LEARNED_MS: u64 = 900_000;
+/// `NFT_SET_EVAL` and `NFT_SET_TIMEOUT`.
+const SET_LEARNS: u32 = 0x20;
+const SET_FORGETS: u32 = 0x10;
+const LOOKUP_INVERTED: u32 = 1;
+const UPDATE: u32 = 1;
 const LIST_ELEMENT: u16 = 1;
 /// `NFT_REG32_00`.
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 const META_PROTOCOL: u32 = 1;
+const META_INPUT_NAME: u32 = 6;
 const META_L4PROTO: u32 = 16;
 const META_PACKET_TYPE: u32 = 19;
 const FIB_INTERFACE_NAME: u32 = 2;

@@ -2,34 +2,35 @@
 //!
 //! A host that forwards packets would send replies of real servers on as they are, and their
 //! connections to the outside as well. A service of every port has no port to hold. With
-//! CAP_NET_ADMIN a table of nftables drops such packets after the director has seen them.
+//! CAP_NET_ADMIN a table of nftables for each address family drops such packets after the director
+//! has seen them.
 //!
-//! The rules know no connections: what a real server sends from a balanced port, or matching a rule
-//! of source NAT, is dropped also if it answers somebody who came to it through this host as a
-//! router. Connection tracking could tell these apart, at a cost for every packet.
+//! Some of what real servers send is not the director's: answers to somebody who reaches them through
+//! this host as a mere router. Only the kernel forwards the questions of such connections (the
+//! director's packets do not pass its forwarding), so the rules learn connections from what is
+//! forwarded towards a server, and leave what answers them alone.
 
 use std::collections::BTreeSet;
 use std::io;
 
+use super::contents::Layout;
 use super::guarded_keys;
-use super::nftables::{
-    ADDR_PROTOCOL, ADDR_PROTOCOL_PORT, Base, Contents, Expression, Hook, OwnedTable, Relation, Set,
-    key,
-};
+use super::nftables::{Contents, OwnedTable};
 use crate::engine::SnatRule;
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
-use crate::packet::{Addr, Family, Prefix};
+use crate::packet::{Addr, Family};
 
-/// The rules as they are in the kernel, or why they are not.
-#[derive(Debug, Default)]
+/// The rules of an address family as they are in the kernel, or why they are not.
+#[derive(Debug)]
 pub struct Rules {
+    family: Family,
     table: Option<OwnedTable>,
     installed: Option<Wanted>,
     failed: Option<Wanted>,
 }
 
-/// What the rules are to keep from the kernel.
+/// What the rules of an address family are to keep from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Virtual endpoints.
@@ -43,29 +44,35 @@ pub struct Wanted {
     /// Connections of real servers to the outside.
     outbound: Vec<SnatRule>,
     forwards: bool,
+    /// Whether the kernel may be sent packets for virtual addresses that are not its own.
+    forwards_requests: bool,
 }
 
 impl Wanted {
     /// What these services need on this host.
-    pub fn new(snapshot: &Snapshot, host: &HostView) -> Self {
-        let mut wanted = Self { forwards: host.forwards_v4, ..Self::default() };
-        for key in guarded_keys(snapshot, host) {
-            wanted.add_service(key, host);
+    pub fn new(snapshot: &Snapshot, host: &HostView, family: Family) -> Self {
+        let mut wanted = Self { forwards: host.forwards(family), ..Self::default() };
+        let keys = guarded_keys(snapshot, host);
+        for key in keys.iter().filter(|key| key.family() == family) {
+            wanted.add_service(*key, host);
         }
         for service in snapshot.services() {
             for real in service.pool().reals().iter() {
-                if real.method() == ForwardingMethod::Masquerade && !host.owns(real.addr()) {
-                    wanted.add_server(service.key(), real.addr(), real.port());
+                let addr = real.addr();
+                let replies = real.method() == ForwardingMethod::Masquerade && !host.owns(addr);
+                if replies && addr.family() == family {
+                    wanted.add_server(service.key(), addr, real.port());
                 }
             }
         }
-        wanted.outbound = snapshot.snat.clone();
+        let outbound = snapshot.snat.iter().filter(|rule| rule.to.family() == family);
+        wanted.outbound = outbound.cloned().collect();
         wanted
     }
 
     /// Whether sockets do not suffice.
     pub fn is_needed(&self) -> bool {
-        !self.whole.is_empty() || self.forwards_replies()
+        !self.whole.is_empty() || self.forwards_requests || self.forwards_replies()
     }
 
     /// Whether the kernel would forward what real servers send.
@@ -77,9 +84,7 @@ impl Wanted {
 
     fn add_service(&mut self, key: ServiceKey, host: &HostView) {
         let ServiceKey::Address { protocol, addr, port } = key else { return };
-        if addr.family() != Family::V4 {
-            return;
-        }
+        self.forwards_requests |= self.forwards && !host.owns(addr);
         if port != 0 {
             self.services.insert((addr, protocol.number(), port));
         } else if host.owns(addr) || self.forwards {
@@ -88,9 +93,6 @@ impl Wanted {
     }
 
     fn add_server(&mut self, key: ServiceKey, addr: Addr, port: u16) {
-        if addr.family() != Family::V4 {
-            return;
-        }
         match key {
             ServiceKey::Address { protocol, .. } if port != 0 => {
                 self.servers.insert((addr, protocol.number(), port));
@@ -105,29 +107,32 @@ impl Wanted {
         }
     }
 
-    fn contents(&self) -> Contents {
-        let mut contents = Contents::default();
-        contents.drop_ports("services", &self.services, 16, 2, false);
-        contents.drop_all("whole_services", &self.whole, 16, false);
+    fn contents(&self, layout: Layout) -> Contents {
+        let mut contents = Contents::new(layout.hook());
+        contents.learned = Some(layout.learned_set());
+        layout.drop_requests(&mut contents, "services", &self.services);
+        layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
         if self.forwards {
-            contents.drop_ports("servers", &self.servers, 12, 0, true);
-            contents.drop_errors("servers", &self.servers);
-            contents.drop_all("whole_servers", &self.whole_servers, 12, true);
-            for rule in self.outbound.iter().filter(|rule| rule.to.family() == Family::V4) {
-                contents.drop_outbound(rule);
-            }
+            layout.drop_replies(&mut contents, "servers", &self.servers);
+            layout.drop_all_replies(&mut contents, "whole_servers", &self.whole_servers);
+            layout.drop_outbound(&mut contents, &self.outbound);
         }
         contents
     }
 }
 
 impl Rules {
-    /// Brings the kernel's rules up to date. Says `false` if they are needed and cannot be had.
+    /// No rules yet.
+    pub fn new(family: Family) -> Self {
+        Self { family, table: None, installed: None, failed: None }
+    }
+
+    /// Brings the kernel's rules up to date.
+    ///
+    /// **Errors** — they are needed and cannot be had; without a reason if that was said before.
     pub fn update(&mut self, wanted: Wanted) -> Result<(), Option<io::Error>> {
         if !wanted.is_needed() {
-            self.table = None;
-            self.installed = None;
-            self.failed = None;
+            *self = Self::new(self.family);
             return Ok(());
         }
         if self.installed.as_ref() == Some(&wanted) {
@@ -155,143 +160,11 @@ impl Rules {
     }
 
     fn install(&mut self, wanted: &Wanted) -> io::Result<()> {
+        let layout = Layout::of(self.family);
         let table = match &mut self.table {
             Some(table) => table,
-            none => none.insert(OwnedTable::new(&Hook::Prerouting)?),
+            none => none.insert(OwnedTable::new(&layout.hook())?),
         };
-        table.replace(&wanted.contents())
+        table.replace(&wanted.contents(layout))
     }
 }
-
-impl Contents {
-    /// Drops packets whose address, at `offset` of the IP header, and port, at `port` of the
-    /// transport header, are in a set; only those that are not the host's own if `forwarded`.
-    fn drop_ports(
-        &mut self,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-        offset: u32,
-        port: u32,
-        forwarded: bool,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        let keys = members.iter().map(|(addr, protocol, port)| key(*addr, *protocol, Some(*port)));
-        self.sets.push(Set { name, key_type: ADDR_PROTOCOL_PORT, keys: keys.collect() });
-        let mut rule = vec![
-            load(0, Base::Network, offset, 4),
-            Expression::TransportProtocol { register: 1 },
-            load(2, Base::Transport, port, 2),
-            Expression::Lookup { register: 0, set: name },
-        ];
-        rule.extend(ending(forwarded));
-        self.rules.push(rule);
-    }
-
-    /// The same for every port.
-    fn drop_all(
-        &mut self,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-        offset: u32,
-        forwarded: bool,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        let keys = members.iter().map(|(addr, protocol)| key(*addr, *protocol, None));
-        self.sets.push(Set { name, key_type: ADDR_PROTOCOL, keys: keys.collect() });
-        let mut rule = vec![
-            load(0, Base::Network, offset, 4),
-            Expression::TransportProtocol { register: 1 },
-            Expression::Lookup { register: 0, set: name },
-        ];
-        rule.extend(ending(forwarded));
-        self.rules.push(rule);
-    }
-
-    /// Drops ICMP errors that quote a packet to a member of a set.
-    fn drop_errors(&mut self, name: &'static str, members: &BTreeSet<(Addr, u8, u16)>) {
-        if members.is_empty() {
-            return;
-        }
-        for kind in ICMP_ERRORS {
-            let mut rule = vec![
-                Expression::TransportProtocol { register: 0 },
-                equal(0, vec![1]),
-                load(0, Base::Transport, 0, 1),
-                equal(0, vec![kind]),
-                load(0, Base::Transport, 8 + 16, 4),
-                load(1, Base::Transport, 8 + 9, 1),
-                load(2, Base::Transport, 8 + 20 + 2, 2),
-                Expression::Lookup { register: 0, set: name },
-            ];
-            rule.extend(ending(true));
-            self.rules.push(rule);
-        }
-    }
-
-    /// Drops what the director translates on its way out.
-    fn drop_outbound(&mut self, snat: &SnatRule) {
-        let mut rule = Vec::new();
-        rule.extend(snat.source.iter().flat_map(|prefix| within(*prefix, 12)));
-        rule.extend(snat.destination.iter().flat_map(|prefix| within(*prefix, 16)));
-        if let Some(protocol) = snat.protocol {
-            rule.push(Expression::TransportProtocol { register: 0 });
-            rule.push(equal(0, vec![protocol]));
-        }
-        if let Some(name) = &snat.out {
-            let (name, any_ending) = match name.strip_suffix('+') {
-                Some(beginning) => (beginning, true),
-                None => (name.as_str(), false),
-            };
-            let mut value = name.as_bytes().to_vec();
-            if !any_ending {
-                value.resize(INTERFACE_NAME_LEN, 0);
-            }
-            value.truncate(INTERFACE_NAME_LEN);
-            if !value.is_empty() {
-                rule.push(Expression::OutInterface { register: 0 });
-                rule.push(equal(0, value));
-            }
-        }
-        rule.extend(ending(true));
-        self.rules.push(rule);
-    }
-}
-
-/// Drops the packet, if it is not for the host itself where only `forwarded` ones are meant.
-fn ending(forwarded: bool) -> Vec<Expression> {
-    let mut ending = Vec::new();
-    if forwarded {
-        ending.push(Expression::DestinationType { register: 0 });
-        ending.push(equal(0, UNICAST.to_ne_bytes().to_vec()));
-    }
-    ending.push(Expression::Drop);
-    ending
-}
-
-fn within(prefix: Prefix, offset: u32) -> [Expression; 3] {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len())).unwrap_or(0);
-    let network = prefix.addr().v4_bits() & mask;
-    [
-        load(0, Base::Network, offset, 4),
-        Expression::Mask { register: 0, mask: mask.to_be_bytes().to_vec() },
-        equal(0, network.to_be_bytes().to_vec()),
-    ]
-}
-
-fn load(register: u32, base: Base, offset: u32, len: u32) -> Expression {
-    Expression::Payload { register, base, offset, len }
-}
-
-fn equal(register: u32, value: Vec<u8>) -> Expression {
-    Expression::Compare { register, relation: Relation::Equal, value }
-}
-
-/// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
-const UNICAST: u32 = 1;
-/// Destination unreachable, time exceeded, parameter problem.
-const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
-const INTERFACE_NAME_LEN: usize = libc::IFNAMSIZ;

@@ -1,7 +1,7 @@
 //! A socket that has a port and never says anything.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol as Transport, SockFilter, Socket, Type};
@@ -39,12 +39,19 @@ impl GuardSocket {
             // A server that used the port before may have left connections in TIME_WAIT.
             socket.set_reuse_address(true)?;
         }
-        let addr = SocketAddr::new(IpAddr::from(guarded.at.addr), guarded.at.port);
-        socket.bind(&addr.into())?;
+        socket.bind(&address(guarded).into())?;
         if guarded.protocol == Protocol::Tcp {
             socket.listen(1)?;
         }
         Ok(Self(socket))
+    }
+}
+
+fn address(guarded: Guarded) -> SocketAddr {
+    let port = guarded.at.port;
+    match IpAddr::from(guarded.at.addr) {
+        IpAddr::V4(addr) => SocketAddr::new(addr.into(), port),
+        IpAddr::V6(addr) => SocketAddrV6::new(addr, port, 0, guarded.interface).into(),
     }
 }
 

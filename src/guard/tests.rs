@@ -13,13 +13,15 @@ fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().unwrap().into()
 }
 
-/// A director at 12.0.0.1 and a client at 12.0.0.12.
+/// A director at 12.0.0.1 and 2001:db8:12::1, and a client with 12 at the end.
 fn pair() -> (Namespace, Namespace) {
     let director = Namespace::new("director").unwrap();
     let client = Namespace::new("client").unwrap();
     connect(&director.end("out"), &client.end("eth0")).unwrap();
     director.add_address("out", "12.0.0.1/24".parse().unwrap()).unwrap();
     client.add_address("eth0", "12.0.0.12/24".parse().unwrap()).unwrap();
+    director.add_address("out", "2001:db8:12::1/64".parse().unwrap()).unwrap();
+    client.add_address("eth0", "2001:db8:12::12/64".parse().unwrap()).unwrap();
     (director, client)
 }
 
@@ -56,7 +58,8 @@ fn is_silent(client: &Namespace, at: &str) -> bool {
 /// What becomes of a datagram that nobody answers.
 fn ask(client: &Namespace, at: &str, patience: Duration) -> ErrorKind {
     let ask = || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let any = if at.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any)?;
         socket.connect(at)?;
         socket.set_read_timeout(Some(patience))?;
         socket.send(b"hello")?;
@@ -80,12 +83,20 @@ fn the_kernel_is_silent_on_guarded_ports_and_only_there() {
             (Protocol::Tcp, "12.0.0.1", 80),
             (Protocol::Udp, "12.0.0.1", 53),
             (Protocol::Tcp, "12.0.0.99", 80),
+            (Protocol::Tcp, "2001:db8:12::1", 80),
+            (Protocol::Udp, "2001:db8:12::1", 53),
+            (Protocol::Tcp, "2001:db8:12::99", 80),
         ]);
         let mut guard = Guard::new();
         assert_eq!(update(&mut guard, &director, &table), []);
-        assert_eq!(guard.held(), 2, "12.0.0.99 is not the kernel's");
+        assert_eq!(guard.held(), 4, "12.0.0.99 and 2001:db8:12::99 are not the kernel's");
         assert!(is_silent(&client, "12.0.0.1:80"));
         assert_eq!(ask(&client, "12.0.0.1:53", SILENCE), ErrorKind::WouldBlock);
+        assert!(is_silent(&client, "[2001:db8:12::1]:80"));
+        assert_eq!(ask(&client, "[2001:db8:12::1]:53", SILENCE), ErrorKind::WouldBlock);
+        assert_eq!(attempt(&client, "[2001:db8:12::1]:81"), Err(ErrorKind::ConnectionRefused));
+        let refused = ErrorKind::ConnectionRefused;
+        assert_eq!(ask(&client, "[2001:db8:12::1]:54", ANSWER), refused);
         assert_eq!(attempt(&client, "12.0.0.1:22"), Ok(()));
         assert_eq!(attempt(&client, "12.0.0.1:81"), Err(ErrorKind::ConnectionRefused));
         drop(ssh);
@@ -93,6 +104,22 @@ fn the_kernel_is_silent_on_guarded_ports_and_only_there() {
         table.flush();
         assert_eq!(update(&mut guard, &director, &table), []);
         assert_eq!(attempt(&client, "12.0.0.1:80"), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(attempt(&client, "[2001:db8:12::1]:80"), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
+fn a_link_local_address_is_guarded_on_its_link() {
+    sandbox::run("guard::tests::a_link_local_address_is_guarded_on_its_link", || {
+        let (director, client) = pair();
+        director.add_address("out", "fe80::1/64".parse().unwrap()).unwrap();
+        client.add_address("eth0", "fe80::12/64".parse().unwrap()).unwrap();
+        let at = format!("[fe80::1%{}]:80", client.index("eth0").unwrap());
+        assert_eq!(attempt(&client, &at), Err(ErrorKind::ConnectionRefused));
+        let table = services(&[(Protocol::Tcp, "fe80::1", 80)]);
+        let mut guard = Guard::new();
+        assert_eq!(update(&mut guard, &director, &table), []);
+        assert!(is_silent(&client, &at));
     });
 }
 
@@ -102,17 +129,20 @@ fn each_means_silences_a_port_for_ordinary_clients() {
     sandbox::run("guard::tests::each_means_silences_a_port_for_ordinary_clients", || {
         let (director, client) = pair();
         for means in socket::Means::ALL {
-            let at = Endpoint::new(addr("12.0.0.1"), 80);
-            let guarded = Guarded { protocol: Protocol::Tcp, at };
-            let open = || GuardSocket::open_by(guarded, &[*means]);
-            let _held = match director.run(open).unwrap() {
-                Err(error) if *means == socket::Means::Signature => {
-                    println!("skipped: this kernel has no TCP-MD5 ({error})");
-                    continue;
-                }
-                held => held.unwrap(),
-            };
-            assert!(is_silent(&client, "12.0.0.1:80"), "{means:?}");
+            for at in ["12.0.0.1:80", "[2001:db8:12::1]:80"] {
+                let addr: std::net::SocketAddr = at.parse().unwrap();
+                let endpoint = Endpoint::new(addr.ip().into(), 80);
+                let guarded = Guarded { protocol: Protocol::Tcp, at: endpoint, interface: 0 };
+                let open = || GuardSocket::open_by(guarded, &[*means]);
+                let _held = match director.run(open).unwrap() {
+                    Err(error) if *means == socket::Means::Signature => {
+                        println!("skipped: this kernel has no TCP-MD5 ({error})");
+                        continue;
+                    }
+                    held => held.unwrap(),
+                };
+                assert!(is_silent(&client, at), "{at} by {means:?}");
+            }
         }
     });
 }
@@ -167,14 +197,50 @@ fn routed() -> [Namespace; 3] {
     server.add_route(&Route::default_via([192, 168, 200, 1].into())).unwrap();
     client.add_route(&Route::default_via([12, 0, 0, 1].into())).unwrap();
     director.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+    director.add_address("in", "2001:db8:200::1/64".parse().unwrap()).unwrap();
+    server.add_address("eth0", "2001:db8:200::110/64".parse().unwrap()).unwrap();
+    server.add_route(&Route::default_via("2001:db8:200::1".parse().unwrap())).unwrap();
+    client.add_route(&Route::default_via("2001:db8:12::1".parse().unwrap())).unwrap();
+    director.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
     [director, client, server]
+}
+
+/// One family of the lab's addresses.
+struct Addresses {
+    service: &'static str,
+    client: &'static str,
+    server: &'static str,
+}
+
+const BOTH: [Addresses; 2] = [
+    Addresses { service: "12.0.0.1", client: "12.0.0.12", server: "192.168.200.110" },
+    Addresses { service: "2001:db8:12::1", client: "2001:db8:12::12", server: "2001:db8:200::110" },
+];
+
+/// An address and port as they are typed.
+fn at(addr: &str, port: u16) -> String {
+    std::net::SocketAddr::new(addr.parse().unwrap(), port).to_string()
+}
+
+/// Whether what a host sends from one port to another's arrives.
+fn arrives(from: (&Namespace, String), to: (&Namespace, String)) -> bool {
+    let bind = |(host, at): (&Namespace, String)| {
+        (host.run(|| UdpSocket::bind(&at)).unwrap().unwrap(), at)
+    };
+    let ((sender, _), (receiver, to)) = (bind(from), bind(to));
+    receiver.set_read_timeout(Some(SILENCE)).unwrap();
+    sender.send_to(b"answer", to).unwrap();
+    receiver.recv(&mut [0; 8]).is_ok()
 }
 
 fn masquerade(table: &ServiceTable) {
     for service in table.snapshot().services() {
         let ServiceKey::Address { port, .. } = service.key() else { continue };
         let real = RealSpec {
-            addr: addr("192.168.200.110"),
+            addr: addr(match service.key().family() {
+                Family::V4 => "192.168.200.110",
+                Family::V6 => "2001:db8:200::110",
+            }),
             port,
             method: ForwardingMethod::Masquerade,
             weight: 1,
@@ -191,21 +257,65 @@ fn a_forwarding_kernel_drops_what_real_servers_reply_and_nothing_else() {
     let name = "guard::tests::a_forwarding_kernel_drops_what_real_servers_reply_and_nothing_else";
     sandbox::run(name, || {
         let [director, client, server] = routed();
-        let _web = server.run(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
-        let _ssh = server.run(|| TcpListener::bind("0.0.0.0:22")).unwrap().unwrap();
-        assert_eq!(attempt(&client, "192.168.200.110:80"), Ok(()));
-        let table = services(&[(Protocol::Tcp, "12.0.0.1", 80)]);
-        masquerade(&table);
-        let mut guard = Guard::new();
-        assert_eq!(update(&mut guard, &director, &table), []);
-        assert!(guard.has_rules());
-        // The reply would be the director's business.
-        assert!(is_silent(&client, "192.168.200.110:80"));
-        assert_eq!(attempt(&client, "192.168.200.110:22"), Ok(()), "others are forwarded");
-        assert_eq!(attempt(&director, "192.168.200.110:80"), Ok(()), "the host's own checks");
-        assert!(is_silent(&client, "12.0.0.1:80"));
-        drop(guard);
-        assert_eq!(attempt(&client, "192.168.200.110:80"), Ok(()), "the rules are gone");
+        let listen = |at: &str| server.run(|| TcpListener::bind(at)).unwrap().unwrap();
+        let _servers = ["[::]:80", "[::]:22"].map(listen);
+        for Addresses { service, client: near, server: far } in BOTH {
+            let answer = || arrives((&server, at(far, 53)), (&client, at(near, 5353)));
+            assert_eq!(attempt(&client, &at(far, 22)), Ok(()));
+            assert!(answer(), "the kernel forwards {far}");
+            let keys = [(Protocol::Tcp, service, 80), (Protocol::Udp, service, 53)];
+            let table = services(&keys);
+            masquerade(&table);
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert!(guard.has_rules());
+            assert!(!answer(), "the reply is the director's business");
+            assert!(arrives((&server, at(far, 54)), (&client, at(near, 5353))), "others are not");
+            assert_eq!(attempt(&client, &at(far, 22)), Ok(()));
+            assert_eq!(attempt(&director, &at(far, 80)), Ok(()), "the host's own checks");
+            assert!(is_silent(&client, &at(service, 80)));
+            drop(guard);
+            assert!(answer(), "the rules are gone");
+        }
+    });
+}
+
+/// As a router, the host goes on forwarding what does not go through the service.
+#[test]
+fn a_balanced_server_can_be_reached_directly() {
+    sandbox::run("guard::tests::a_balanced_server_can_be_reached_directly", || {
+        let [director, client, server] = routed();
+        let _web = server.run(|| TcpListener::bind("[::]:80")).unwrap().unwrap();
+        for Addresses { service, client: near, server: far } in BOTH {
+            let echo = server.run(|| UdpSocket::bind(at(far, 53))).unwrap().unwrap();
+            let answering = echo.try_clone().unwrap();
+            std::thread::spawn(move || {
+                while let Ok((_, from)) = answering.recv_from(&mut [0; 8]) {
+                    let _gone = answering.send_to(b"answer", from);
+                }
+            });
+            let keys = [(Protocol::Tcp, service, 80), (Protocol::Udp, service, 53)];
+            let table = services(&keys);
+            masquerade(&table);
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at(far, 80)), Ok(()));
+            let any = if far.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = client.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+            socket.set_read_timeout(Some(ANSWER)).unwrap();
+            let say = || {
+                client.run(|| socket.send_to(b"hello", at(far, 53))).unwrap().unwrap();
+                socket.recv(&mut [0; 8]).unwrap()
+            };
+            say();
+            // An edit does not cut off what goes on.
+            let more = services(&[keys[0], keys[1], (Protocol::Tcp, service, 81)]);
+            masquerade(&more);
+            assert_eq!(update(&mut guard, &director, &more), []);
+            let port = socket.local_addr().unwrap().port();
+            echo.send_to(b"late", at(near, port)).unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 4);
+        }
     });
 }
 
@@ -214,14 +324,17 @@ fn a_service_of_all_ports_is_kept_from_the_kernel_by_rules() {
     let name = "guard::tests::a_service_of_all_ports_is_kept_from_the_kernel_by_rules";
     sandbox::run(name, || {
         let (director, client) = pair();
-        let table = services(&[(Protocol::Tcp, "12.0.0.1", 0)]);
-        let mut guard = Guard::new();
-        assert_eq!(update(&mut guard, &director, &table), []);
-        assert!(is_silent(&client, "12.0.0.1:4711"));
-        assert_eq!(ask(&client, "12.0.0.1:4711", ANSWER), ErrorKind::ConnectionRefused);
-        table.flush();
-        assert_eq!(update(&mut guard, &director, &table), []);
-        assert_eq!(attempt(&client, "12.0.0.1:4711"), Err(ErrorKind::ConnectionRefused));
+        for Addresses { service, .. } in BOTH {
+            let table = services(&[(Protocol::Tcp, service, 0)]);
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            let at = at(service, 4711);
+            assert!(is_silent(&client, &at));
+            assert_eq!(ask(&client, &at, ANSWER), ErrorKind::ConnectionRefused);
+            table.flush();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at), Err(ErrorKind::ConnectionRefused));
+        }
     });
 }
 
@@ -229,23 +342,30 @@ fn a_service_of_all_ports_is_kept_from_the_kernel_by_rules() {
 fn what_servers_send_outside_is_left_to_the_director() {
     sandbox::run("guard::tests::what_servers_send_outside_is_left_to_the_director", || {
         let [director, client, server] = routed();
-        let _outside = client.run(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
-        assert_eq!(attempt(&server, "12.0.0.12:80"), Ok(()));
-        let table = services(&[]);
-        let rule = SnatRule {
-            out: Some("out".into()),
-            source: Some("192.168.200.0/24".parse().unwrap()),
-            destination: None,
-            protocol: None,
-            to: addr("12.0.0.1"),
-            ports: 61_000..=61_009,
-        };
-        table.set_snat(vec![rule]).unwrap();
-        let mut guard = Guard::new();
-        assert_eq!(update(&mut guard, &director, &table), []);
-        assert!(is_silent(&server, "12.0.0.12:80"));
-        let refused = Err(ErrorKind::ConnectionRefused);
-        assert_eq!(attempt(&server, "12.0.0.1:9"), refused, "the host's own");
+        let _outside = client.run(|| TcpListener::bind("[::]:80")).unwrap().unwrap();
+        let _ssh = server.run(|| TcpListener::bind("[::]:22")).unwrap().unwrap();
+        for (Addresses { service, client: near, server: far }, network) in
+            BOTH.into_iter().zip(["192.168.200.0/24", "2001:db8:200::/64"])
+        {
+            assert_eq!(attempt(&server, &at(near, 80)), Ok(()));
+            let table = services(&[]);
+            let rule = SnatRule {
+                out: Some("out".into()),
+                source: Some(network.parse().unwrap()),
+                destination: None,
+                protocol: None,
+                to: addr(service),
+                ports: 61_000..=61_009,
+            };
+            table.set_snat(vec![rule]).unwrap();
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert!(is_silent(&server, &at(near, 80)));
+            let refused = Err(ErrorKind::ConnectionRefused);
+            assert_eq!(attempt(&server, &at(service, 9)), refused, "the host's own");
+            assert_eq!(attempt(&client, &at(far, 22)), Ok(()), "answers are no such connections");
+            assert_eq!(ask(&client, &at(far, 9), ANSWER), ErrorKind::ConnectionRefused);
+        }
     });
 }
 
@@ -253,14 +373,17 @@ fn what_servers_send_outside_is_left_to_the_director() {
 #[test]
 fn rules_for_many_services_are_replaced_as_one() {
     sandbox::run("guard::tests::rules_for_many_services_are_replaced_as_one", || {
-        let [director, client, _server] = routed();
+        let [director, client, server] = routed();
         let keys: Vec<_> = (1000..4500).map(|port| (Protocol::Udp, "12.0.0.99", port)).collect();
         let table = services(&keys);
         masquerade(&table);
         let mut guard = Guard::new();
         assert_eq!(update(&mut guard, &director, &table), []);
-        assert_eq!(ask(&client, "192.168.200.110:4000", SILENCE), ErrorKind::WouldBlock);
-        assert_eq!(ask(&client, "192.168.200.110:4500", ANSWER), ErrorKind::ConnectionRefused);
+        let answer = |port| {
+            arrives((&server, at("192.168.200.110", port)), (&client, at("12.0.0.12", 5353)))
+        };
+        assert!(answer(4500));
+        assert!(!answer(4000) && !answer(1000) && !answer(4499));
     });
 }
 

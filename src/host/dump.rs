@@ -15,7 +15,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -53,11 +53,11 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 /// Asks for the dirty parts of a view.
 pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::Result<()> {
-    refresh_settings(view);
     if dirty.has(Dirty::LINKS) {
         let links: Vec<LinkMessage> = collect(handle.link().get().execute()).await?;
         view.interfaces = links.iter().map(interface).collect();
     }
+    refresh_settings(view);
     if dirty.has(Dirty::ADDRESSES) {
         let addresses: Vec<AddressMessage> = collect(handle.address().get().execute()).await?;
         view.addresses = addresses.iter().filter_map(address).collect();
@@ -86,9 +86,17 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
 
 /// Looks at the settings that are no part of route netlink.
 pub fn refresh_settings(view: &mut HostView) {
-    let is_on = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
-    view.forwards_v4 = is_on("/proc/sys/net/ipv4/ip_forward");
-    view.forwards_v6 = is_on("/proc/sys/net/ipv6/conf/all/forwarding");
+    view.forwards_v4 = is_set("net/ipv4/ip_forward");
+    let interfaces = view.interfaces.iter().map(|interface| interface.name.as_str());
+    // Since Linux 6.17 an interface can be told to forward by itself.
+    view.forwards_v6 = is_set("net/ipv6/conf/all/forwarding")
+        || interfaces
+            .into_iter()
+            .any(|name| is_set(&format!("net/ipv6/conf/{name}/force_forwarding")));
+}
+
+fn is_set(setting: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|text| text.trim() != "0")
 }
 
 async fn collect<T>(
@@ -216,6 +224,9 @@ fn destination(message: &RouteMessage) -> Option<Prefix> {
 fn gateway(attributes: &[RouteAttribute]) -> Option<Addr> {
     attributes.iter().find_map(|each| match each {
         RouteAttribute::Gateway(addr) => route_addr(addr),
+        // Of another family than the destination.
+        RouteAttribute::Via(RouteVia::Inet(addr)) => Some(IpAddr::V4(*addr).into()),
+        RouteAttribute::Via(RouteVia::Inet6(addr)) => Some(IpAddr::V6(*addr).into()),
         _ => None,
     })
 }

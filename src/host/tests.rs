@@ -49,8 +49,40 @@ fn a_namespace_is_seen_as_it_is_and_as_it_changes() {
         assert!(!view.forwards_v4);
         director.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
         eventually(&watch, |view| view.forwards_v4);
+        assert!(!view.forwards_v6);
+        director.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
+        eventually(&watch, |view| view.forwards_v6);
         director.remove_link("out").unwrap();
         eventually(&watch, |view| view.interface("out").is_none() && view.routes.is_empty());
+    });
+}
+
+#[test]
+fn routes_of_ipv6_are_seen_with_the_link_their_router_is_on() {
+    sandbox::run("host::tests::routes_of_ipv6_are_seen_with_the_link_their_router_is_on", || {
+        let director = Namespace::new("director").unwrap();
+        let client = Namespace::new("client").unwrap();
+        connect(&director.end("out"), &client.end("eth0")).unwrap();
+        connect(&director.end("in"), &client.end("eth1")).unwrap();
+        director.add_address("out", "2001:db8:12::1/64".parse().unwrap()).unwrap();
+        let router = "fe80::fe".parse().unwrap();
+        for (network, interface) in [("::/0", "out"), ("2001:db8:77::/48", "in")] {
+            let destination = network.parse().unwrap();
+            let interface = Some(interface.to_owned());
+            director.add_route(&Route { destination, via: Some(router), interface }).unwrap();
+        }
+        let view = director.run(look).unwrap().unwrap();
+        let route = |network: &str| {
+            let prefix: Prefix = network.parse().unwrap();
+            let route = view.routes.iter().find(|route| route.prefix == prefix).unwrap();
+            (route.interface, route.gateway)
+        };
+        let index = |name: &str| view.interface(name).unwrap().index;
+        assert_eq!(route("::/0"), (index("out"), Some(addr("fe80::fe"))));
+        assert_eq!(route("2001:db8:77::/48"), (index("in"), Some(addr("fe80::fe"))));
+        assert_eq!(route("2001:db8:12::/64"), (index("out"), None));
+        assert!(view.owns(addr("2001:db8:12::1")) && view.owns(addr("::1")));
+        assert!(!view.owns(addr("2001:db8:12::2")) && !view.owns(addr("fe80::fe")));
     });
 }
 

@@ -10,7 +10,8 @@ use pnet_packet::arp::{
 use pnet_packet::ethernet::EtherTypes;
 
 use super::frame::{ETHER_TYPE_ARP, Hop, Segment};
-use crate::packet::{Addr, Family};
+use super::message::is_host;
+use crate::packet::Addr;
 
 /// Whether a packet asks or answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +87,6 @@ impl Arp {
         packet.set_target_proto_addr(self.target.v4_bits().into());
         [hop.header(), packet.packet()].concat().into()
     }
-}
-
-/// Whether an address can be a single IPv4 host's.
-pub fn is_host(addr: Addr) -> bool {
-    let first = addr.v4_bits() >> 24;
-    addr.family() == Family::V4 && first != 0 && first != 127 && first < 224
 }
 
 const ARP_LEN: usize = 28;

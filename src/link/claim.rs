@@ -1,7 +1,8 @@
-//! Addresses that the director itself answers ARP for, with its virtual link addresses.
+//! Addresses that the director itself answers for, with its virtual link addresses.
 //!
 //! An address is probed for before it is taken, announced when it is, defended once against a
-//! rival, and given up if the rival insists. **Source** — RFC 5227, with shorter waits.
+//! rival, and given up if the rival insists. **Source** — RFC 5227, with shorter waits; IPv6 addresses
+//! are treated alike, where RFC 4862 §5.4 would give up at once.
 
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
@@ -9,7 +10,7 @@ use pnet_base::MacAddr;
 
 use super::frame::{PortId, Segment};
 use crate::engine::Moment;
-use crate::packet::Addr;
+use crate::packet::{Addr, Family};
 
 /// Why the director answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,12 @@ impl PortSet {
     /// Whether a port is in it.
     pub fn contains(self, port: PortId) -> bool {
         self.0 & 1 << port.0 != 0
+    }
+
+    /// The ports that are not in the other set.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether no port is in it.
@@ -239,11 +246,23 @@ impl Claims {
         self.claims.contains_key(&addr)
     }
 
-    /// Whether an address was adopted, or refused after all, on a port.
-    pub fn has_adopted(&self, port: PortId) -> bool {
-        self.claims
-            .values()
-            .any(|claim| matches!(claim.why, Why::Adopted { .. }) && claim.ports.contains(port))
+    /// Whether an address of a family was adopted, or refused after all, on a port.
+    pub fn has_adopted(&self, port: PortId, family: Family) -> bool {
+        self.claims.iter().any(|(addr, claim)| {
+            let adopted = matches!(claim.why, Why::Adopted { .. });
+            adopted && addr.family() == family && claim.ports.contains(port)
+        })
+    }
+
+    /// Whether an address is one that others send packets through, rather than to.
+    pub fn is_gateway(&self, addr: Addr) -> bool {
+        let why = self.claims.get(&addr).map(|claim| claim.why);
+        matches!(why, Some(Why::Configured | Why::Adopted { .. }))
+    }
+
+    /// All addresses, whether they are the director's own yet or not, with their ports.
+    pub fn all(&self) -> impl Iterator<Item = (Addr, PortSet)> {
+        self.claims.iter().map(|(addr, claim)| (*addr, claim.ports))
     }
 
     /// The addresses that are the director's own.

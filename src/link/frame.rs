@@ -2,6 +2,7 @@
 
 use pnet_base::MacAddr;
 
+use super::nd;
 use crate::packet::{Addr, PacketBuf};
 
 /// One of the interfaces the director works on, by its place in the list of ports.
@@ -71,7 +72,7 @@ pub enum Addressee {
     Kernel,
     /// The director's virtual address: the kernel takes the frame for somebody else's.
     Virtual,
-    /// Everybody; only ARP is taken from such frames.
+    /// Everybody, or a group; only what neighbours say to each other is taken from such frames.
     Everybody,
 }
 
@@ -82,6 +83,9 @@ pub enum Class {
     Packet(Arrival),
     /// An ARP packet; the link header is off.
     Arp(Arrival),
+    /// A message of IPv6's neighbour discovery, or one for listeners of groups; the link header is
+    /// off.
+    Discovery(Arrival),
     /// Not for the director. The frame is unchanged.
     Ignored(Ignored),
 }
@@ -161,12 +165,17 @@ impl Classifier {
             mac if mac & GROUP_BIT != 0 => Addressee::Everybody,
             _ => return Class::Ignored(Ignored::OtherHost),
         };
-        let is_arp = match (header.ether_type, to) {
-            (ETHER_TYPE_ARP, _) => true,
+        let is_link_message = || {
+            let packet = frame.bytes().get(header.len..);
+            header.ether_type == ETHER_TYPE_IPV6 && packet.is_some_and(nd::is_link_message)
+        };
+        let class: fn(Arrival) -> Class = match (header.ether_type, to) {
+            (ETHER_TYPE_ARP, _) => Class::Arp,
+            (ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6, _) if is_link_message() => Class::Discovery,
             (ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6, Addressee::Everybody) => {
                 return Class::Ignored(Ignored::Broadcast);
             }
-            (ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6, _) => false,
+            (ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6, _) => Class::Packet,
             _ => return Class::Ignored(Ignored::OtherProtocol),
         };
         if header.tags.outer_vlan().is_some_and(|vlan| self.foreign_vlans.contains(&vlan)) {
@@ -177,7 +186,7 @@ impl Classifier {
         if !frame.pull(header.len) {
             return Class::Ignored(Ignored::Truncated);
         }
-        if is_arp { Class::Arp(arrival) } else { Class::Packet(arrival) }
+        class(arrival)
     }
 
     /// Decides about a packet without a link header. What is for a group of hosts was sent by the
@@ -310,8 +319,9 @@ fn mac(bits: u64) -> MacAddr {
 
 /// The EtherType of ARP.
 pub const ETHER_TYPE_ARP: u16 = 0x0806;
+/// The EtherType of IPv6.
+pub const ETHER_TYPE_IPV6: u16 = 0x86dd;
 const ETHER_TYPE_IPV4: u16 = 0x0800;
-const ETHER_TYPE_IPV6: u16 = 0x86dd;
 const TPID_8021Q: u16 = 0x8100;
 const TPID_8021AD: u16 = 0x88a8;
 const VLAN_MASK: u16 = 0x0fff;
@@ -403,5 +413,23 @@ mod tests {
     fn broadcast_arp_is_heard() {
         let (class, _) = classify(&frame(MacAddr::broadcast(), &[8, 6, 0]));
         assert_eq!(class, Class::Arp(arrival(Tags::NONE, Addressee::Everybody)));
+    }
+
+    #[test]
+    fn neighbour_discovery_is_told_from_packets() {
+        let mut ipv6 = [0; 64];
+        (ipv6[0], ipv6[6], ipv6[40]) = (0x60, 58, 135);
+        let group = MacAddr(0x33, 0x33, 0xff, 0, 0, 1);
+        let middle = |packet: &[u8]| [&[0x86, 0xdd], packet].concat();
+        let (class, rest) = classify(&frame(group, &middle(&ipv6)));
+        assert_eq!(class, Class::Discovery(arrival(Tags::NONE, Addressee::Everybody)));
+        assert_eq!(rest, ipv6);
+        let (class, _) = classify(&frame(OWN, &middle(&ipv6)));
+        assert_eq!(class, Class::Discovery(arrival(Tags::NONE, Addressee::Virtual)));
+        ipv6[40] = 128;
+        let (class, _) = classify(&frame(OWN, &middle(&ipv6)));
+        assert_eq!(class, Class::Packet(arrival(Tags::NONE, Addressee::Virtual)));
+        let (class, _) = classify(&frame(group, &middle(&ipv6)));
+        assert_eq!(class, Class::Ignored(Ignored::Broadcast));
     }
 }

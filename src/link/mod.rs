@@ -2,9 +2,9 @@
 //!
 //! A received frame is decided about by its port's [`Classifier`], which takes its link header off.
 //! A packet that leaves finds its link header in the worker's [`HopCache`], else [`LinkLayer`]
-//! routes it, asks for the next hop's link address by ARP and lets the packet wait meanwhile.
-//! [`LinkLayer`] also answers ARP for the addresses that are the director's own: virtual addresses
-//! and inside gateways that the kernel does not have.
+//! routes it, asks for the next hop's link address by ARP or IPv6's neighbour discovery and lets the
+//! packet wait meanwhile. [`LinkLayer`] also answers such questions for the addresses that are the
+//! director's own: virtual addresses and inside gateways that the kernel does not have.
 //!
 //! Knows nothing of connections, sockets, threads or clocks: frames, what the kernel knows
 //! ([`HostView`]) and `now` go in; frames and [`Event`]s come out.
@@ -16,6 +16,8 @@ mod claim;
 mod frame;
 mod held;
 mod layer;
+mod message;
+mod nd;
 mod neighbour;
 mod port;
 mod route;
@@ -31,7 +33,7 @@ pub use frame::{
 };
 pub use held::OwnedPacket;
 pub use layer::{
-    DEVICE, Dispatch, Event, LinkCounters, LinkLayer, Lost, OwnAddress, Services, Settings,
+    DEVICE, Dispatch, Event, Groups, LinkCounters, LinkLayer, Lost, OwnAddress, Services, Settings,
     Transmit,
 };
 pub use neighbour::Place;

@@ -67,6 +67,10 @@ pub struct Question {
 pub enum Evidence {
     /// It answered us.
     Answer,
+    /// It answered us, but does not insist on replacing what is known.
+    Offer,
+    /// It answered us without saying its link address, which is thus no other than it was.
+    Confirmation,
     /// It asked for an address of ours.
     Asked,
     /// It was overheard.
@@ -301,8 +305,12 @@ impl Neighbours {
 
     fn heard_for(&mut self, key: Key, place: Place, evidence: Evidence, now: Moment) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        let answers = matches!(evidence, Evidence::Answer)
+            || matches!(evidence, Evidence::Offer | Evidence::Confirmation)
+                && entry.place() == Some(place);
         match &entry.state {
             State::Permanent { .. } => {}
+            State::Asked { .. } | State::Silent if evidence == Evidence::Confirmation => {}
             State::Asked { .. } => self.settle(key, place, now),
             State::Silent => {
                 entry.state = State::Known { place, confirmed: now };
@@ -317,7 +325,7 @@ impl Neighbours {
                 let old = *old;
                 self.reverify(key, old, now);
             }
-            State::Verified { place: old, .. } if evidence == Evidence::Answer => {
+            State::Verified { place: old, .. } if answers => {
                 self.moved |= *old != place;
                 entry.state = State::Known { place, confirmed: now };
                 self.schedule(key, None);

@@ -2,7 +2,9 @@
 
 use pnet_base::MacAddr;
 
+use super::nd;
 use super::view::Interface;
+use crate::packet::{Addr, Family};
 
 /// An interface that the director works on, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +19,12 @@ pub struct Port {
     pub own_mac: MacAddr,
     /// Largest packet it takes, without link header.
     pub mtu_bytes: u32,
+    /// The director's own link-local IPv6 address on it, which goes with that.
+    pub own_link_local: Addr,
     /// Whether the kernel has no IPv4 address on it, so that nobody but us knows who is there.
-    pub bare: bool,
+    pub bare_v4: bool,
+    /// The same for IPv6; link-local addresses do not count.
+    pub bare_v6: bool,
     /// VLANs on it that the kernel has interfaces for.
     pub foreign_vlans: Vec<u16>,
 }
@@ -32,8 +38,18 @@ impl Port {
             mac: MacAddr::zero(),
             own_mac: MacAddr::zero(),
             mtu_bytes: 0,
-            bare: false,
+            own_link_local: Addr::UNSPECIFIED,
+            bare_v4: false,
+            bare_v6: false,
             foreign_vlans: Vec::new(),
+        }
+    }
+
+    /// Whether the kernel has no address of a family on it, but for link-local ones.
+    pub fn is_bare(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.bare_v4,
+            Family::V6 => self.bare_v6,
         }
     }
 
@@ -47,6 +63,7 @@ impl Port {
         self.index = Some(interface.index);
         self.mac = mac;
         self.own_mac = own_mac(mac);
+        self.own_link_local = nd::link_local(self.own_mac);
         self.mtu_bytes = interface.mtu_bytes;
     }
 

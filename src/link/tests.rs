@@ -1,5 +1,7 @@
 //! The link layer as a whole, in made-up networks with a virtual clock.
 
+mod ipv6;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use pnet_base::MacAddr;
 
-use crate::packet::{Addr, Prefix};
+use crate::packet::{Addr, Family, Prefix};
 
 /// The kernel's interfaces, addresses, routes and neighbours at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,11 +24,19 @@ pub struct HostView {
     pub locals: Vec<Prefix>,
     /// Whether the kernel forwards IPv4 packets.
     pub forwards_v4: bool,
-    /// Whether it forwards IPv6 packets.
+    /// Whether the kernel forwards IPv6 packets.
     pub forwards_v6: bool,
 }
 
 impl HostView {
+    /// Whether the kernel forwards packets of a family.
+    pub fn forwards(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.forwards_v4,
+            Family::V6 => self.forwards_v6,
+        }
+    }
+
     /// The interface with this name.
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.name == name)

@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 use super::shared::SharedLink;
 use crate::engine::{Moment, Network, Owner};
 use crate::link::{HopCache, Learned, LinkLayer, PortId};
-use crate::packet::Addr;
+use crate::packet::{Addr, Family};
 
 /// What a worker keeps of the link layer, renewed whenever that moved on.
 #[derive(Debug)]
@@ -16,8 +16,9 @@ pub(super) struct View {
     pub learned: Learned,
     owners: HashMap<Addr, Owner>,
     mtus: Vec<usize>,
-    /// Ports that the kernel has no address on: only there matters where packets came from.
-    bare: Vec<bool>,
+    /// Ports that the kernel has no IPv4 address, and no IPv6 address, on: only there matters
+    /// where packets came from.
+    bare: Vec<[bool; 2]>,
     smallest_mtu: usize,
     names: Vec<String>,
     routed: bool,
@@ -49,10 +50,10 @@ impl View {
         self.hops.set_epoch(layer.epoch());
         self.epoch = layer.epoch();
         self.owners.clear();
-        self.owners.extend(layer.owned_addresses().into_iter().map(|a| (a, Owner::Director)));
+        self.owners.extend(layer.met_at().map(|addr| (addr, Owner::Director)));
         self.owners.extend(layer.kernel_addresses().map(|addr| (addr, Owner::Kernel)));
         self.mtus = layer.ports().iter().map(|port| port.mtu_bytes as usize).collect();
-        self.bare = layer.ports().iter().map(|port| port.bare).collect();
+        self.bare = layer.ports().iter().map(|port| [port.bare_v4, port.bare_v6]).collect();
         self.names = layer.ports().iter().map(|port| port.name.clone()).collect();
         self.routed = layer.is_routed();
         self.smallest_mtu = layer.smallest_mtu_bytes() as usize;
@@ -78,9 +79,13 @@ impl View {
         self.owners.contains_key(&addr)
     }
 
-    /// Whether it is worth remembering where packets of a port come from.
-    pub fn learns(&self, port: PortId) -> bool {
-        self.bare.get(usize::from(port.0)).is_some_and(|bare| *bare)
+    /// Whether it is worth remembering that packets from an address came by a port.
+    pub fn learns(&self, port: PortId, from: Addr) -> bool {
+        let Some([bare_v4, bare_v6]) = self.bare.get(usize::from(port.0)) else { return false };
+        match from.family() {
+            Family::V4 => *bare_v4,
+            Family::V6 => *bare_v6 || from.is_link_local(),
+        }
     }
 }
 

@@ -224,6 +224,9 @@ impl Worker {
                     let bytes = frames[at].bytes();
                     self.link.with(|layer| layer.handle_arp(&arrival, bytes, now));
                 }
+                Class::Discovery(arrival) => {
+                    self.link.with(|layer| layer.handle_discovery(&arrival, &frames[at], now));
+                }
                 Class::Ignored(reason) => self.ignored.count(reason),
             }
         }
@@ -349,9 +352,9 @@ impl Worker {
 
 /// Takes note of where a packet came from.
 fn learn(view: &mut View, arrival: &Arrival, bytes: &[u8]) {
-    if !view.learns(arrival.segment.port) {
+    let Some(source) = source_of(bytes) else { return };
+    if !view.learns(arrival.segment.port, source) {
         return;
     }
-    let Some(source) = source_of(bytes) else { return };
     view.learned.insert(source, Place { segment: arrival.segment, mac: arrival.source });
 }

@@ -16,6 +16,7 @@ pub struct Director {
     directory: Directory,
 }
 
+#[allow(dead_code, reason = "each test program uses its part of the director")]
 impl Director {
     /// Starts `ulvs run` with these options, on the interfaces of the NAT topology unless they say
     /// otherwise, and waits until it announces that it is ready.

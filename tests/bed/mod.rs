@@ -1,14 +1,16 @@
 //! The NAT topology with a real director process in it, for end-to-end tests.
 
+#[allow(dead_code, reason = "some tests capture nothing")]
+pub mod capture;
 mod director;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ulvs::lab::Network;
 use ulvs::lab::net::Namespace;
-use ulvs::lab::topology::nat;
+use ulvs::lab::topology::{Topology, nat};
 use ulvs::lab::web::{self, Answer, Site, WebServer};
 
 pub use director::Director;
@@ -22,6 +24,7 @@ pub fn service() -> SocketAddr {
 }
 
 /// The textbook's configuration.
+#[allow(dead_code, reason = "some tests have another")]
 pub const ROUND_ROBIN: [&str; 3] = [
     "-A -t 12.0.0.1:80 -s rr",
     "-a -t 12.0.0.1:80 -r 192.168.200.110:80 -m",
@@ -32,6 +35,7 @@ pub const ROUND_ROBIN: [&str; 3] = [
 pub struct Bed {
     pub network: Network,
     pub director: Director,
+    service: SocketAddr,
     _webs: [WebServer; 2],
 }
 
@@ -43,18 +47,28 @@ impl Bed {
     }
 
     pub fn with_director_options(options: &[&str]) -> Self {
-        let network = Network::build(&nat::topology()).unwrap();
-        let webs = [("real1", nat::ACCP, "accp"), ("real2", nat::BENET, "benet")].map(
-            |(host, address, site)| {
-                let inside = network.host(host).unwrap();
-                let listeners =
-                    inside.run(|| web::listen((address, 80).into(), 1)).unwrap().unwrap();
-                let page = format!("this is {site} web\n");
-                WebServer::start(listeners, Site::new(host).page("/", "text/html", page)).unwrap()
-            },
-        );
+        let servers = [nat::ACCP.into(), nat::BENET.into()];
+        Self::over(&nat::topology(), servers, service(), options)
+    }
+
+    /// The same on another network, whose real servers have these addresses.
+    pub fn over(
+        topology: &Topology,
+        servers: [IpAddr; 2],
+        service: SocketAddr,
+        options: &[&str],
+    ) -> Self {
+        let network = Network::build(topology).unwrap();
+        let sites = [("real1", servers[0], "accp"), ("real2", servers[1], "benet")];
+        let webs = sites.map(|(host, address, site)| {
+            let inside = network.host(host).unwrap();
+            let listeners =
+                inside.run(|| web::listen((address, service.port()).into(), 1)).unwrap().unwrap();
+            let page = format!("this is {site} web\n");
+            WebServer::start(listeners, Site::new(host).page("/", "text/html", page)).unwrap()
+        });
         let director = Director::start(network.host("director").unwrap(), options);
-        Bed { network, director, _webs: webs }
+        Bed { network, director, service, _webs: webs }
     }
 
     pub fn host(&self, name: &str) -> &Namespace {
@@ -80,7 +94,7 @@ impl Bed {
 
     /// Fetches the page of the virtual service as the client.
     pub fn fetch(&self) -> std::io::Result<Answer> {
-        self.host("client").run(|| web::get(service(), "/", PATIENCE)).unwrap()
+        self.host("client").run(|| web::get(self.service, "/", PATIENCE)).unwrap()
     }
 
     /// Which servers answer `count` requests, one after the other.
@@ -90,14 +104,18 @@ impl Bed {
 
     /// Fetches and sends 100 MiB with each real server, which must arrive unharmed.
     pub fn transfer_both_ways(&self) {
-        const LENGTH: u64 = 100 << 20;
+        self.transfer(100 << 20);
+    }
+
+    /// The same with some number of bytes.
+    pub fn transfer(&self, length: u64) {
         let client = self.host("client");
         // Each real server serves one connection each way.
         for _ in 0..2 {
-            client.run(|| web::download(service(), LENGTH, PATIENCE)).unwrap().unwrap();
+            client.run(|| web::download(self.service, length, PATIENCE)).unwrap().unwrap();
         }
         for _ in 0..2 {
-            client.run(|| web::upload(service(), LENGTH, PATIENCE)).unwrap().unwrap();
+            client.run(|| web::upload(self.service, length, PATIENCE)).unwrap().unwrap();
         }
     }
 

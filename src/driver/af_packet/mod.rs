@@ -15,11 +15,13 @@
 
 mod config;
 mod frame;
+mod groups;
 mod open;
 mod receiver;
 mod sender;
 
 pub use config::{AfPacketConfig, BLOCK_BYTES, RingConfig, SHORT_FRAME_BYTES};
+pub use groups::Memberships;
 pub use open::{AfPacket, AfPacketGroup, Program, Steering};
 pub use receiver::AfPacketReceiver;
 pub use sender::AfPacketSender;

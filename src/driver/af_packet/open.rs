@@ -252,7 +252,7 @@ impl<'a> Port<'a> {
     }
 }
 
-fn failed(interface: &str, operation: &str, error: &io::Error) -> io::Error {
+pub(super) fn failed(interface: &str, operation: &str, error: &io::Error) -> io::Error {
     let hint = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => " (needs CAP_NET_RAW in this network namespace)",
         Some(libc::ENOMEM) => " (choose a smaller ring)",

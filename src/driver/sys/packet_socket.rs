@@ -138,14 +138,23 @@ impl PacketSocket {
         self.add_membership(index, libc::PACKET_MR_PROMISC, 0, [0; 8])
     }
 
+    /// Asks the device to receive frames for the group `mac` as well.
+    pub fn join_group(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set(libc::PACKET_ADD_MEMBERSHIP, &group_request(index, mac))
+    }
+
+    /// Takes that back.
+    pub fn leave_group(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set(libc::PACKET_DROP_MEMBERSHIP, &group_request(index, mac))
+    }
+
+    /// Asks the device to receive frames for all groups.
+    pub fn join_all_groups(&self, index: u32) -> io::Result<()> {
+        self.add_membership(index, libc::PACKET_MR_ALLMULTI, 0, [0; 8])
+    }
+
     fn add_membership(&self, index: u32, kind: c_int, len: u16, mac: [u8; 8]) -> io::Result<()> {
-        let request = libc::packet_mreq {
-            mr_ifindex: index as c_int,
-            mr_type: kind as u16,
-            mr_alen: len,
-            mr_address: mac,
-        };
-        self.set(libc::PACKET_ADD_MEMBERSHIP, &request)
+        self.set(libc::PACKET_ADD_MEMBERSHIP, &membership(index, kind, len, mac))
     }
 
     /// Joins a group of sockets among which a program distributes what an interface receives, and
@@ -200,6 +209,21 @@ impl PacketSocket {
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+fn group_request(index: u32, mac: [u8; 6]) -> libc::packet_mreq {
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&mac);
+    membership(index, libc::PACKET_MR_MULTICAST, 6, address)
+}
+
+fn membership(index: u32, kind: c_int, len: u16, mac: [u8; 8]) -> libc::packet_mreq {
+    libc::packet_mreq {
+        mr_ifindex: index as c_int,
+        mr_type: kind as u16,
+        mr_alen: len,
+        mr_address: mac,
     }
 }
 

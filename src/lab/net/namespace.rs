@@ -35,6 +35,9 @@ impl Namespace {
         .during(|| format!("create network namespace {name}"))?;
         let namespace = Namespace { name: name.into(), fd: Arc::new(fd) };
         namespace.set_up("lo")?;
+        // Link-local addresses are usable at once, like those that are given. A kernel without IPv6
+        // has no such parameter.
+        let _ = namespace.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
         Ok(namespace)
     }
 

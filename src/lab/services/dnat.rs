@@ -18,7 +18,7 @@ impl DestinationNat {
     /// **Errors** — if the kernel has no nftables or no NAT.
     pub fn start(translations: &[(SocketAddrV4, SocketAddrV4)]) -> io::Result<Self> {
         let rules = translations.iter().map(|(from, to)| rule(*from, *to)).collect();
-        let contents = Contents { hook: Hook::DestinationNat, rules, ..Contents::default() };
+        let contents = Contents { rules, ..Contents::new(Hook::DestinationNat) };
         let describe = |error: io::Error| {
             let why = format!("this kernel does not translate addresses (nftables): {error}");
             io::Error::new(error.kind(), why)

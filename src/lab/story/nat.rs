@@ -1,7 +1,7 @@
 //! The story of the NAT lab: round robin over two real servers, and the way out for them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::pages::{PATIENCE, in_words, web_at};
@@ -61,7 +61,7 @@ impl Story for Nat {
 /// From where the client saw a real server come.
 struct WayOut {
     pings: Vec<Result<Duration, String>>,
-    ping_sources: Vec<Ipv4Addr>,
+    ping_sources: Vec<IpAddr>,
     tcp_source: Result<IpAddr, String>,
 }
 
@@ -70,7 +70,7 @@ const PINGS: u16 = 3;
 fn go_out(scene: &Scene<'_>) -> Told<WayOut> {
     scene.heading("A real server goes out through the director")?;
     let (client, real) = (scene.host("client").namespace(), scene.host("real1").namespace());
-    let mut watch = client.run(EchoWatch::open)??;
+    let mut watch = client.run(|| EchoWatch::open(nat::CLIENT))??;
     scene.command("real1", format_args!("ping -c {PINGS} {}", nat::CLIENT))?;
     let mut pings = Vec::new();
     for sequence in 1..=PINGS {

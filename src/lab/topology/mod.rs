@@ -6,6 +6,7 @@
 pub mod dr;
 pub mod fullnat;
 pub mod fwmark;
+pub mod ipv6;
 pub mod nat;
 pub mod persistence;
 pub mod weights;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use pnet_base::MacAddr;
 
-use super::super::arp::is_host;
 use super::super::claim::PortSet;
 use super::super::frame::{PortId, Segment, Tags};
+use super::super::message::{Speaker, is_host, nobody};
 use super::super::neighbour::Place;
 use super::super::port::Port;
 use super::super::view::{HostView, KernelAddress};
-use super::{LinkLayer, NOBODY};
+use super::LinkLayer;
 use crate::engine::Moment;
 use crate::packet::{Addr, Family};
 
@@ -30,14 +30,17 @@ impl LinkLayer {
             if old != (Some(index), port.mac) {
                 gone.insert(id);
             }
-            let mut addresses = self.host.addresses.iter().filter(|own| own.interface == index);
-            port.bare = !addresses.any(|own| own.addr.family() == Family::V4);
+            let addresses = self.host.addresses.iter().filter(|own| own.interface == index);
+            let mut addresses = addresses.map(|own| own.addr).filter(|addr| !addr.is_link_local());
+            port.bare_v4 = !addresses.clone().any(|addr| addr.family() == Family::V4);
+            port.bare_v6 = !addresses.any(|addr| addr.family() == Family::V6);
             let vlans = self.host.interfaces.iter().filter(|each| each.up);
             let vlans = vlans.filter_map(|each| each.vlan).filter(|(lower, _)| *lower == index);
             port.foreign_vlans = vlans.map(|(_, number)| number).collect();
         }
         if !gone.is_empty() && !before.interfaces.is_empty() {
             self.neighbours.forget(|segment| gone.contains(segment.port));
+            self.reported = self.reported.without(gone);
             // Those that are back: others still have the link address they had before.
             self.claims.announce_again(gone, now);
         }
@@ -72,19 +75,26 @@ impl LinkLayer {
     }
 
     /// The kernel's or our own address to ask a neighbour with, and the link address to ask from.
-    pub(super) fn asker_for(&self, target: Addr, port: PortId) -> (Addr, MacAddr) {
+    pub(super) fn asker_for(&self, target: Addr, port: PortId) -> Speaker {
         let state = &self.ports[usize::from(port.0)];
         let on_port = |own: &&KernelAddress| Some(own.interface) == state.index;
-        let mut kernels = self.host.addresses.iter().filter(on_port);
-        if let Some(own) = kernels.find(|own| own.prefix.contains(target)) {
-            return (own.addr, state.mac);
+        let kernels = self.host.addresses.iter().filter(on_port);
+        if let Some(own) = kernels.clone().find(|own| own.prefix.contains(target)) {
+            return Speaker { addr: own.addr, mac: state.mac };
         }
         let mut configured = self.settings.addresses.iter().filter(|own| {
             own.interface == state.name && own.prefix.contains(target) && self.claims.owns(own.addr)
         });
-        match configured.next() {
-            Some(own) => (own.addr, state.own_mac),
-            None => (NOBODY, self.source_mac(port)),
+        if let Some(own) = configured.next() {
+            return Speaker { addr: own.addr, mac: state.own_mac };
+        }
+        if target.family() == Family::V4 {
+            return Speaker { addr: nobody(Family::V4), mac: self.source_mac(port) };
+        }
+        // With IPv6 only somebody with an address is answered, but any address of the link will do.
+        match kernels.map(|own| own.addr).find(|addr| addr.is_link_local()) {
+            Some(addr) if !self.masked.contains(port) => Speaker { addr, mac: state.mac },
+            _ => Speaker { addr: state.own_link_local, mac: state.own_mac },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The link layer as a whole: routes, neighbours, own addresses.
 
+mod groups;
 mod kernel;
 mod next_hop;
 mod output;
@@ -12,12 +13,15 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use pnet_base::MacAddr;
 
+pub use self::groups::Groups;
 use self::next_hop::Choice;
 use super::adopt::Watch;
-use super::arp::{Arp, Operation, is_host};
+use super::arp::Arp;
 use super::claim::{Claims, PortSet, Why};
 use super::frame::{Arrival, Classifier, Hop, PortId, Segment, Tags};
 use super::held::OwnedPacket;
+use super::message::Message;
+use super::nd::{self, Heard};
 use super::neighbour::{Neighbours, Place};
 use super::port::Port;
 use super::route::Routes;
@@ -98,7 +102,7 @@ pub struct Transmit {
 /// Something an administrator may want to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The director answers ARP for an address from now on.
+    /// The director answers for an address from now on.
     Took {
         /// The address.
         addr: Addr,
@@ -156,18 +160,22 @@ pub struct LinkCounters {
     pub overflow: u64,
     /// ARP packets that were malformed.
     pub bad_arp: u64,
-    /// ARP questions sent.
+    /// Messages of neighbour discovery that were malformed, or came from behind a router.
+    pub bad_nd: u64,
+    /// Questions and announcements sent.
     pub questions: u64,
-    /// ARP answers sent.
+    /// Answers sent.
     pub answers: u64,
+    /// Reports of groups sent.
+    pub reports: u64,
 }
 
 /// The link layer.
 ///
 /// Call order: [`set_host`](Self::set_host) and [`set_services`](Self::set_services) whenever those
-/// change; [`handle_arp`](Self::handle_arp), [`dispatch`](Self::dispatch) and, when
-/// [`next_timeout`](Self::next_timeout) has come, [`handle_timeout`](Self::handle_timeout); after
-/// any of them [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until
+/// change; [`handle_arp`](Self::handle_arp), [`handle_discovery`](Self::handle_discovery),
+/// [`dispatch`](Self::dispatch) and, when [`next_timeout`](Self::next_timeout) has come,
+/// [`handle_timeout`](Self::handle_timeout); after any of them [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until
 /// they have nothing more, and a look at [`epoch`](Self::epoch).
 #[derive(Debug)]
 pub struct LinkLayer {
@@ -185,6 +193,10 @@ pub struct LinkLayer {
     tagged: BTreeSet<Segment>,
     /// Ports on which we own an address, and so send with our virtual link address.
     masked: PortSet,
+    /// Ports on which our own link-local address was made known.
+    reported: PortSet,
+    /// When groups were last reported because of a query, by port.
+    queried: [Option<Moment>; super::MAX_PORTS],
     epoch: u64,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -207,6 +219,8 @@ impl LinkLayer {
             kernels: HashSet::new(),
             tagged: BTreeSet::new(),
             masked: PortSet::default(),
+            reported: PortSet::default(),
+            queried: [None; super::MAX_PORTS],
             epoch: 1,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -271,15 +285,33 @@ impl LinkLayer {
             self.counters.bad_arp += 1;
             return;
         };
-        if self.is_own_mac(arp.sender_mac) || self.is_own_mac(arrival.source) {
+        self.handle_message(arrival, &Message::of_arp(&arp, arrival), now);
+    }
+
+    /// Takes a message of neighbour discovery, without its link header.
+    pub fn handle_discovery(&mut self, arrival: &Arrival, packet: &PacketBuf<'_>, now: Moment) {
+        let message = match nd::parse(packet) {
+            Some(Heard::Solicitation(asked)) => Message::of_solicitation(&asked, arrival),
+            Some(Heard::Advertisement(told)) => Message::of_advertisement(&told, arrival),
+            Some(Heard::Query(version)) => return self.answer_query(arrival, version, now),
+            None => {
+                self.counters.bad_nd += 1;
+                return;
+            }
+        };
+        self.handle_message(arrival, &message, now);
+    }
+
+    fn handle_message(&mut self, arrival: &Arrival, message: &Message, now: Moment) {
+        if self.is_own_mac(message.mac) || self.is_own_mac(arrival.source) {
             return;
         }
         self.note_segment(arrival.segment);
-        if !arp.is_probe() {
-            self.hear(arrival, &arp, now);
+        if let Some(addr) = message.has {
+            self.hear(addr, arrival, message, now);
         }
-        if arp.operation == Operation::Request && is_host(arp.target) {
-            self.hear_request(arrival, &arp, now);
+        if let Some(target) = message.asks {
+            self.hear_question(target, arrival, message, now);
         }
         self.settle(now);
     }
@@ -347,6 +379,14 @@ impl LinkLayer {
         self.claims.owned().map(|(addr, _)| addr).collect()
     }
 
+    /// The addresses at which the director is to be met: its own, and on links with IPv6 one that
+    /// goes with its link address there.
+    pub fn met_at(&self) -> impl Iterator<Item = Addr> {
+        let introduced = self.port_ids().filter(|(id, _)| self.reported.contains(*id));
+        let introduced = introduced.map(|(_, port)| port.own_link_local);
+        self.owned_addresses().into_iter().chain(introduced)
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> LinkCounters {
         let mut counters = self.counters;
@@ -357,7 +397,5 @@ impl LinkLayer {
 
 /// The port that packets come and go by where the kernel routes them.
 pub const DEVICE: PortId = PortId(0);
-/// The sender of a probe.
-const NOBODY: Addr = Addr::v4(0);
 const MAX_TAGGED: usize = 64;
 const MAX_EVENTS: usize = 256;

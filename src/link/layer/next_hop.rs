@@ -2,9 +2,9 @@
 
 use pnet_base::MacAddr;
 
-use super::super::arp::is_host;
 use super::super::frame::{Hop, PortId, Segment, Tags};
 use super::super::held::OwnedPacket;
+use super::super::message::is_host;
 use super::super::neighbour::{Key, Lookup, PATIENT, Patience, Place};
 use super::super::port::Port;
 use super::super::route::{Route, Routes};
@@ -21,6 +21,9 @@ pub(super) enum Choice {
 
 impl LinkLayer {
     pub(super) fn choose(&self, to: Addr, learned: Option<Place>) -> Choice {
+        if to.is_link_local() && !self.settings.routed {
+            return self.choose_link_local(to, learned);
+        }
         let route = self.routes.lookup(to);
         if self.settings.routed {
             return route.map_or(Choice::Nowhere, |route| Choice::Place(Place::on(route.port)));
@@ -41,7 +44,9 @@ impl LinkLayer {
         // Anybody can send from a server's address, so a server is only believed to be where it
         // answers.
         if !is_server {
-            let bare = |place: &Place| self.ports[usize::from(place.segment.port.0)].bare;
+            let family = to.family();
+            let bare =
+                |place: &Place| self.ports[usize::from(place.segment.port.0)].is_bare(family);
             if let Some(place) = learned.filter(bare) {
                 return Choice::Place(place);
             }
@@ -51,7 +56,8 @@ impl LinkLayer {
         }
         // A server may be on a link that the kernel has no address on; only if nobody there
         // answers, the default route is meant.
-        let search = is_server && self.ports.iter().any(|port| port.bare && port.index.is_some());
+        let is_bare = |(_, port): (PortId, &Port)| port.is_bare(to.family());
+        let search = is_server && self.port_ids().any(is_bare);
         match route {
             Some(_) if search && !self.neighbours.is_silent(&anywhere) => {
                 Choice::Ask(anywhere, SEARCH)
@@ -64,9 +70,24 @@ impl LinkLayer {
         }
     }
 
+    /// An address that is valid on one link only does not say on which: it is where it was seen
+    /// last, else where it answers.
+    fn choose_link_local(&self, to: Addr, learned: Option<Place>) -> Choice {
+        let is_there =
+            |place: &Place| self.ports[usize::from(place.segment.port.0)].index.is_some();
+        match learned.filter(is_there) {
+            Some(place) => Choice::Place(place),
+            None if self.port_ids().next().is_some() => {
+                Choice::Ask(Key { segment: None, addr: to }, PATIENT)
+            }
+            None => Choice::Nowhere,
+        }
+    }
+
     /// A neighbour that asked for an address of ours on a bare port.
     pub(super) fn known_on_bare(&self, to: Addr) -> Option<Key> {
-        let bare = self.segments().filter(|on| self.ports[usize::from(on.port.0)].bare);
+        let is_bare = |on: &Segment| self.ports[usize::from(on.port.0)].is_bare(to.family());
+        let bare = self.segments().filter(is_bare);
         let mut keys = bare.map(|segment| Key { segment: Some(segment), addr: to });
         keys.find(|key| self.neighbours.place(key).is_some())
     }

@@ -2,12 +2,12 @@
 
 use pnet_base::MacAddr;
 
-use super::super::arp::{Arp, Operation};
 use super::super::claim::{Action, Asker, PortSet, Rival};
 use super::super::frame::{Segment, Tags};
 use super::super::held::OwnedPacket;
+use super::super::message::{self, Speaker, is_host, nobody};
 use super::super::neighbour::{Evidence, Place, Question};
-use super::{Event, LinkLayer, MAX_EVENTS, NOBODY, Transmit};
+use super::{Event, LinkLayer, MAX_EVENTS, Transmit};
 use crate::engine::Moment;
 use crate::packet::Addr;
 
@@ -38,8 +38,8 @@ impl LinkLayer {
 
     pub(super) fn act(&mut self, action: Action, now: Moment) {
         match action {
-            Action::Probe(addr, ports) => self.shout(ports, NOBODY, addr),
-            Action::Announce(addr, ports) => self.shout(ports, addr, addr),
+            Action::Probe(addr, ports) => self.probe(addr, ports),
+            Action::Announce(addr, ports) => self.announce(addr, ports),
             Action::Answer(addr, asker) => self.answer(addr, asker, now),
             Action::Took(addr, ports, why) => {
                 let on = self.port_ids().filter(|(id, _)| ports.contains(*id));
@@ -60,37 +60,42 @@ impl LinkLayer {
     }
 
     pub(super) fn answer(&mut self, addr: Addr, asker: Asker, now: Moment) {
-        let own_mac = self.ports[usize::from(asker.segment.port.0)].own_mac;
-        let arp = Arp {
-            operation: Operation::Reply,
-            sender_mac: own_mac,
-            sender: addr,
-            target_mac: asker.mac,
-            target: asker.addr,
-        };
+        let mac = self.ports[usize::from(asker.segment.port.0)].own_mac;
+        let frame = message::answer(Speaker { addr, mac }, &asker, self.claims.is_gateway(addr));
         self.counters.answers += 1;
-        self.send(asker.segment, &arp, asker.mac);
-        if asker.addr != NOBODY && !self.kernels.contains(&asker.addr) {
+        self.send(asker.segment, frame);
+        if is_host(asker.addr) && !self.kernels.contains(&asker.addr) {
             let place = Place { segment: asker.segment, mac: asker.mac };
             self.neighbours.heard(asker.addr, place, Evidence::Asked, now);
         }
     }
 
-    /// Probes for, or announces, an address on every segment of some ports.
-    pub(super) fn shout(&mut self, ports: PortSet, sender: Addr, target: Addr) {
-        for segment in
-            self.segments().filter(|segment| ports.contains(segment.port)).collect::<Vec<_>>()
-        {
-            let sender_mac = self.ports[usize::from(segment.port.0)].own_mac;
-            self.request(segment, sender, sender_mac, target, None);
+    /// Asks on every segment of some ports whether anybody has an address.
+    fn probe(&mut self, addr: Addr, ports: PortSet) {
+        // Whoever has it, or wants it as well, talks to those who listen.
+        self.report(addr, ports);
+        for segment in self.segments_of(ports) {
+            let mac = self.ports[usize::from(segment.port.0)].own_mac;
+            self.question(segment, Speaker { addr: nobody(addr.family()), mac }, addr, None);
+        }
+    }
+
+    /// Tells every segment of some ports that an address is ours.
+    fn announce(&mut self, addr: Addr, ports: PortSet) {
+        self.report(addr, ports);
+        let is_router = self.claims.is_gateway(addr);
+        for segment in self.segments_of(ports) {
+            let mac = self.ports[usize::from(segment.port.0)].own_mac;
+            self.counters.questions += 1;
+            self.send(segment, message::announcement(segment, Speaker { addr, mac }, is_router));
         }
     }
 
     pub(super) fn ask(&mut self, question: Question) {
         let target = question.key.addr;
         if let Some(place) = question.of {
-            let (sender, mac) = self.asker_for(target, place.segment.port);
-            self.request(place.segment, sender, mac, target, Some(place.mac));
+            let from = self.asker_for(target, place.segment.port);
+            self.question(place.segment, from, target, Some(place.mac));
             return;
         }
         let segments: Vec<Segment> = match question.key.segment {
@@ -98,31 +103,26 @@ impl LinkLayer {
             None => self.segments().collect(),
         };
         for segment in segments {
-            let (sender, mac) = self.asker_for(target, segment.port);
-            self.request(segment, sender, mac, target, None);
+            let from = self.asker_for(target, segment.port);
+            self.question(segment, from, target, None);
         }
     }
 
-    pub(super) fn request(
-        &mut self,
-        segment: Segment,
-        sender: Addr,
-        sender_mac: MacAddr,
-        target: Addr,
-        of: Option<MacAddr>,
-    ) {
-        let target_mac = MacAddr::zero();
-        let arp = Arp { operation: Operation::Request, sender_mac, sender, target_mac, target };
+    fn question(&mut self, segment: Segment, from: Speaker, target: Addr, of: Option<MacAddr>) {
         self.counters.questions += 1;
-        self.send(segment, &arp, of.unwrap_or(MacAddr::broadcast()));
+        self.send(segment, message::question(segment, from, target, of));
     }
 
-    pub(super) fn send(&mut self, segment: Segment, arp: &Arp, destination: MacAddr) {
+    pub(super) fn send(&mut self, segment: Segment, frame: Box<[u8]>) {
         if self.ports[usize::from(segment.port.0)].index.is_none() {
             return;
         }
-        let frame = OwnedPacket::frame(arp.frame(segment, destination));
+        let frame = OwnedPacket::frame(frame);
         self.transmits.push_back(Transmit { port: segment.port, frame });
+    }
+
+    pub(super) fn segments_of(&self, ports: PortSet) -> Vec<Segment> {
+        self.segments().filter(|segment| ports.contains(segment.port)).collect()
     }
 
     /// Every segment there is: all ports untagged, and the VLANs that frames for us came from.

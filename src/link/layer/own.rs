@@ -4,12 +4,12 @@ use hashbrown::HashMap;
 use pnet_base::MacAddr;
 
 use super::super::adopt::Finding;
-use super::super::arp::{Arp, Operation, is_host};
 use super::super::claim::{Asker, PortSet, Rival, Why};
-use super::super::frame::{Addressee, Arrival, Segment};
+use super::super::frame::{Arrival, Segment};
+use super::super::message::{Message, is_host, nobody};
 use super::super::neighbour::{Evidence, Place};
 use super::super::route::Route;
-use super::{Event, LinkLayer};
+use super::{Event, LinkLayer, OwnAddress};
 use crate::engine::Moment;
 use crate::packet::{Addr, Prefix};
 
@@ -21,7 +21,12 @@ impl LinkLayer {
         let mut wanted = HashMap::new();
         for own in &self.settings.addresses {
             if let Some(port) = self.port_named(&own.interface) {
-                wanted.insert(own.addr, (Why::Configured, PortSet::from_iter([port])));
+                let here = PortSet::from_iter([port]);
+                // A link-local address may be ours on many links.
+                wanted
+                    .entry(own.addr)
+                    .and_modify(|(_, ports)| *ports = *ports | here)
+                    .or_insert((Why::Configured, here));
             }
         }
         for addr in self.services.virtuals.iter().filter(|addr| is_host(**addr)) {
@@ -34,49 +39,64 @@ impl LinkLayer {
         let kernels: Vec<Addr> = self.kernels.iter().copied().collect();
         kernels.into_iter().for_each(|addr| self.claims.release(addr));
         self.claims.set(&wanted, now);
+        self.introduce();
     }
 
     /// The ports on which somebody may ask for a virtual address.
     pub(super) fn ports_for(&self, addr: Addr) -> PortSet {
+        if addr.is_link_local() {
+            return self.port_ids().map(|(id, _)| id).collect();
+        }
         let on_link = |route: &Route| !route.is_default && route.gateway.is_none();
         if let Some(route) = self.routes.lookup(addr).filter(on_link) {
             return PortSet::from_iter([route.port]);
         }
-        let bare: PortSet =
-            self.port_ids().filter(|(_, port)| port.bare).map(|(id, _)| id).collect();
+        let bare = self.port_ids().filter(|(_, port)| port.is_bare(addr.family()));
+        let bare: PortSet = bare.map(|(id, _)| id).collect();
         if bare.is_empty() { self.port_ids().map(|(id, _)| id).collect() } else { bare }
     }
 
-    pub(super) fn hear(&mut self, arrival: &Arrival, arp: &Arp, now: Moment) {
-        let place = Place { segment: arrival.segment, mac: arp.sender_mac };
-        self.watch.taken(arp.sender);
-        self.contest(arp.sender, arrival.segment, arp.sender_mac, now);
-        if self.kernels.contains(&arp.sender) || self.claims.owns(arp.sender) {
+    /// Takes note of where somebody says that an address of his is.
+    pub(super) fn hear(&mut self, addr: Addr, arrival: &Arrival, message: &Message, now: Moment) {
+        let segment = arrival.segment;
+        self.watch.taken(addr);
+        self.contest(addr, segment, message.mac, now);
+        if self.kernels.contains(&addr) || self.claims.owns(addr) || self.introduces(addr) {
             return;
         }
-        let ours = self.claims.owns(arp.target) || self.host.owns(arp.target);
-        let evidence = match arp.operation {
-            Operation::Reply if arrival.to != Addressee::Everybody => Evidence::Answer,
-            Operation::Request if ours => Evidence::Asked,
-            Operation::Reply | Operation::Request => Evidence::Overheard,
-        };
-        self.neighbours.heard(arp.sender, place, evidence, now);
+        let ours = message.asks.is_some_and(|target| {
+            self.claims.owns(target) || self.host.owns(target) || self.introduces(target)
+        });
+        let evidence = if ours { Evidence::Asked } else { message.evidence };
+        self.neighbours.heard(addr, Place { segment, mac: message.mac }, evidence, now);
     }
 
-    pub(super) fn hear_request(&mut self, arrival: &Arrival, arp: &Arp, now: Moment) {
-        if arp.is_probe() && !self.claims.owns(arp.target) {
-            self.contest(arp.target, arrival.segment, arp.sender_mac, now);
+    /// Answers a question, or learns from it.
+    pub(super) fn hear_question(
+        &mut self,
+        target: Addr,
+        arrival: &Arrival,
+        message: &Message,
+        now: Moment,
+    ) {
+        let Message { mac, has, .. } = *message;
+        let addr = has.unwrap_or(nobody(target.family()));
+        let asker = Asker { segment: arrival.segment, addr, mac };
+        if target == self.ports[usize::from(arrival.segment.port.0)].own_link_local {
+            return self.answer(target, asker, now);
+        }
+        if has.is_none() && !self.claims.owns(target) {
+            self.contest(target, arrival.segment, mac, now);
             return;
         }
         // Somebody who asks for his own address only says that it is his.
-        if arp.sender == arp.target {
+        if has == Some(target) {
             return;
         }
-        let asker = Asker { segment: arrival.segment, addr: arp.sender, mac: arp.sender_mac };
-        if self.claims.knows(arp.target) {
-            self.claims.asked(arp.target, asker);
-        } else if self.services.masqueraded.contains(&arp.sender) {
-            self.consider_adoption(arp.target, asker, now);
+        if self.claims.knows(target) {
+            self.claims.asked(target, asker);
+        } else if self.services.masqueraded.contains(&addr) {
+            self.consider_adoption(target, asker, now);
         }
     }
 
@@ -109,9 +129,15 @@ impl LinkLayer {
         let name = &self.ports[usize::from(port.0)].name;
         let place = Place { segment: asker.segment, mac: asker.mac };
         let is_the_server = self.neighbours.is_at(asker.addr, place);
-        let in_network = |prefix: &Prefix| prefix.contains(target) || prefix.contains(asker.addr);
-        let decided = self.settings.addresses.iter().any(|own| own.interface == *name)
-            || self.claims.has_adopted(port)
+        // That the kernel is on the link itself says nothing about networks.
+        let in_network = |prefix: &Prefix| {
+            !prefix.addr().is_link_local()
+                && (prefix.contains(target) || prefix.contains(asker.addr))
+        };
+        let family = target.family();
+        let named = |own: &OwnAddress| own.interface == *name && own.addr.family() == family;
+        let decided = self.settings.addresses.iter().any(named)
+            || self.claims.has_adopted(port, family)
             || self.host.addresses.iter().any(|own| in_network(&own.prefix));
         let somebodys = self.kernels.contains(&target)
             || self.host.owns(target)

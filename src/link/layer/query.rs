@@ -1,12 +1,11 @@
 //! What the director asks about the network around it.
 
-use super::super::arp::is_host;
 use super::super::frame::PortId;
+use super::super::message::is_host;
 use super::super::neighbour::{Key, Place};
-use super::super::port::Port;
 use super::LinkLayer;
 use super::next_hop::Choice;
-use crate::packet::{Addr, Family, Prefix};
+use crate::packet::{Addr, Prefix};
 
 impl LinkLayer {
     /// The port by which packets to an address leave, as far as that is known before asking.
@@ -35,41 +34,24 @@ impl LinkLayer {
     }
 
     /// The director's address on the way to another: the kernel's on that port, else one of its
-    /// own there.
+    /// own there, else any whose answers can come back.
     pub fn address_towards(&self, to: Addr, learned: Option<Place>) -> Option<Addr> {
         let port = self.port_towards(to, learned)?;
         let state = self.ports.get(usize::from(port.0))?;
-        let known = self.kernel_address_on(state, to).or_else(|| self.own_address_on(port, to));
-        known.or_else(|| self.any_kernel_address(to).filter(|_| self.settings.routed))
-    }
-
-    /// An address of the kernel, for a link that it has none on.
-    fn any_kernel_address(&self, to: Addr) -> Option<Addr> {
-        let own = self.host.addresses.iter().map(|own| own.addr);
-        let is_usable = |own: &Addr| match own.family() {
-            Family::V4 => is_host(*own),
-            Family::V6 => *own != LOOPBACK_V6 && own.bits() >> 118 != LINK_LOCAL_V6,
+        let fits = |addr: &Addr| {
+            addr.family() == to.family() && addr.is_link_local() == to.is_link_local()
         };
-        own.into_iter().find(|own| own.family() == to.family() && is_usable(own))
-    }
-
-    fn kernel_address_on(&self, port: &Port, to: Addr) -> Option<Addr> {
-        let on_port = self.host.addresses.iter().filter(|own| Some(own.interface) == port.index);
-        let same_family = on_port.filter(|own| own.addr.family() == to.family());
-        let mut near_first: Vec<_> = same_family.collect();
-        near_first.sort_by_key(|own| !own.prefix.contains(to));
-        near_first.first().map(|own| own.addr)
-    }
-
-    fn own_address_on(&self, port: PortId, to: Addr) -> Option<Addr> {
-        let owned = self
-            .claims
-            .owned()
-            .filter(|(addr, ports)| ports.contains(port) && addr.family() == to.family());
-        // The nearest, so that the answer does not depend on the order of a hash table.
-        owned.map(|(addr, _)| addr).max_by_key(|addr| {
-            ((addr.bits() ^ to.bits()).leading_zeros(), std::cmp::Reverse(*addr))
+        let kernels = self.host.addresses.iter().filter(|own| fits(&own.addr));
+        let on_port = kernels.clone().filter(|own| Some(own.interface) == state.index);
+        // One of the same network first.
+        let near = on_port.min_by_key(|own| !own.prefix.contains(to)).map(|own| own.addr);
+        near.or_else(|| {
+            let owned = self.claims.owned().filter(|(_, ports)| ports.contains(port));
+            nearest(owned.map(|(addr, _)| addr).filter(fits), to)
         })
+        .or_else(|| nearest(kernels.map(|own| own.addr).filter(|addr| is_host(*addr)), to))
+        .or_else(|| nearest(self.claims.owned().map(|(addr, _)| addr).filter(fits), to))
+        .or_else(|| to.is_link_local().then_some(state.own_link_local))
     }
 
     /// The addresses that an administrator gave the director itself, with their networks.
@@ -83,6 +65,9 @@ impl LinkLayer {
     }
 }
 
-const LOOPBACK_V6: Addr = Addr::v6(1);
-/// The first ten bits of fe80::/10.
-const LINK_LOCAL_V6: u128 = 0xfe80 >> 6;
+/// The address with the longest beginning in common, so that the answer does not depend on the
+/// order of a hash table.
+fn nearest(addrs: impl Iterator<Item = Addr>, to: Addr) -> Option<Addr> {
+    let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
+    addrs.max_by_key(|addr| (likeness(addr), std::cmp::Reverse(*addr)))
+}

@@ -1,0 +1,350 @@
+//! The rules as nftables has them: which bytes of a packet are looked at, family by family.
+
+use std::collections::BTreeSet;
+
+use super::nftables::{
+    Base, Contents, Expression, Hook, LearnedSet, PORT, PROTOCOL, Relation, Set, addresses, key,
+    key_type,
+};
+use crate::engine::SnatRule;
+use crate::packet::headers::protocol;
+use crate::packet::{Addr, Family, Prefix};
+
+/// Where things are in packets of a family, and in which registers they are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    family: Family,
+    /// Bytes of an address.
+    addr_len: u32,
+    /// Registers of an address.
+    addr_registers: u32,
+    source: u32,
+    destination: u32,
+    /// Length of an IP header that is quoted, and where it names the protocol.
+    header_len: u32,
+    protocol: u32,
+    icmp: u8,
+    /// Types of ICMP errors that quote a packet.
+    errors: &'static [u8],
+    echo_request: u8,
+}
+
+impl Layout {
+    /// The layout of a family.
+    pub const fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self {
+                family,
+                addr_len: 4,
+                addr_registers: 1,
+                source: 12,
+                destination: 16,
+                header_len: 20,
+                protocol: 9,
+                icmp: protocol::ICMP,
+                // Destination unreachable, time exceeded, parameter problem.
+                errors: &[3, 11, 12],
+                echo_request: 8,
+            },
+            Family::V6 => Self {
+                family,
+                addr_len: 16,
+                addr_registers: 4,
+                source: 8,
+                destination: 24,
+                header_len: 40,
+                protocol: 6,
+                icmp: protocol::ICMP6,
+                // The same and packet too big.
+                errors: &[1, 2, 3, 4],
+                echo_request: 128,
+            },
+        }
+    }
+
+    /// Where packets of the family are looked at.
+    pub fn hook(self) -> Hook {
+        Hook::Prerouting(self.family)
+    }
+
+    /// The set of connections to servers that the kernel forwards itself.
+    pub fn learned_set(self) -> LearnedSet {
+        let addr = addresses(self.family);
+        let key_type = key_type(&[addr, PORT, addr, PORT, PROTOCOL]);
+        LearnedSet { name: DIRECT, key_type, key_len: 4 * (2 * self.addr_registers + 3) }
+    }
+
+    /// Drops packets to endpoints.
+    pub fn drop_requests(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8, u16)>,
+    ) {
+        if members.is_empty() {
+            return;
+        }
+        to.sets.push(self.endpoint_set(name, members));
+        to.rules
+            .push([self.is_endpoint(self.destination, 2, name), vec![Expression::Drop]].concat());
+    }
+
+    /// Drops packets to addresses.
+    pub fn drop_all_requests(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8)>,
+    ) {
+        if members.is_empty() {
+            return;
+        }
+        to.sets.push(self.host_set(name, members));
+        to.rules.push([self.is_host(self.destination, name), vec![Expression::Drop]].concat());
+    }
+
+    /// Drops packets from endpoints that would be forwarded, but for answers to what was forwarded;
+    /// and ICMP errors about packets to them.
+    pub fn drop_replies(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8, u16)>,
+    ) {
+        if members.is_empty() {
+            return;
+        }
+        to.sets.push(self.endpoint_set(name, members));
+        let found = self.is_endpoint(self.source, 0, name);
+        to.rules.push([found, self.unless_direct(), drop_forwarded()].concat());
+        to.forwarded.push([self.is_endpoint(self.destination, 2, name), self.learn()].concat());
+        let behind = self.addr_registers;
+        let quotes = [
+            self.quoted(0, self.destination, self.addr_len),
+            self.quoted(behind, self.protocol, 1),
+            self.quoted(behind + 1, self.header_len + 2, 2),
+            lookup(0, name),
+        ];
+        self.drop_errors(to, &quotes);
+    }
+
+    /// The same for all ports of addresses.
+    pub fn drop_all_replies(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8)>,
+    ) {
+        if members.is_empty() {
+            return;
+        }
+        to.sets.push(self.host_set(name, members));
+        let found = self.is_host(self.source, name);
+        to.rules.push([found, self.unless_direct(), drop_forwarded()].concat());
+        to.forwarded.push([self.is_host(self.destination, name), self.learn()].concat());
+    }
+
+    /// Drops what the director translates on its way out, but for answers to what was forwarded in.
+    pub fn drop_outbound(self, to: &mut Contents, rules: &[SnatRule]) {
+        if rules.is_empty() {
+            return;
+        }
+        let keys = WITH_PORTS.iter().map(|number| vec![*number, 0, 0, 0]).collect();
+        to.sets.push(Set { name: "with_ports", key_type: PROTOCOL, keys });
+        let has_ports = || vec![load_protocol(0), lookup(0, "with_ports")];
+        for snat in rules {
+            let (out, back) = (self.matches(snat, Way::Out), self.matches(snat, Way::In));
+            if snat.protocol.is_none_or(|number| WITH_PORTS.contains(&number)) {
+                let unless = self.unless_direct();
+                to.rules.push([out.clone(), has_ports(), unless, drop_forwarded()].concat());
+                to.forwarded.push([back, has_ports(), self.learn()].concat());
+                self.drop_errors(to, &self.matches_addresses(snat, Way::Out));
+            }
+            if snat.protocol.is_none_or(|number| number == self.icmp) {
+                let asks = self.is_icmp(self.echo_request);
+                to.rules.push([out, asks, drop_forwarded()].concat());
+            }
+        }
+    }
+
+    fn endpoint_set(self, name: &'static str, members: &BTreeSet<(Addr, u8, u16)>) -> Set {
+        let keys = members.iter().map(|(addr, protocol, port)| key(*addr, *protocol, Some(*port)));
+        let key_type = key_type(&[addresses(self.family), PROTOCOL, PORT]);
+        Set { name, key_type, keys: keys.collect() }
+    }
+
+    fn host_set(self, name: &'static str, members: &BTreeSet<(Addr, u8)>) -> Set {
+        let keys = members.iter().map(|(addr, protocol)| key(*addr, *protocol, None));
+        let key_type = key_type(&[addresses(self.family), PROTOCOL]);
+        Set { name, key_type, keys: keys.collect() }
+    }
+
+    /// Whether the address at `offset` of the IP header, the protocol and the port at `port` of the
+    /// transport header are in a set.
+    fn is_endpoint(self, offset: u32, port: u32, set: &'static str) -> Vec<Expression> {
+        let behind = self.addr_registers;
+        vec![
+            self.load_addr(0, offset),
+            load_protocol(behind),
+            load(behind + 1, Base::Transport, port, 2),
+            lookup(0, set),
+        ]
+    }
+
+    /// Whether the address at `offset` of the IP header and the protocol are in a set.
+    fn is_host(self, offset: u32, set: &'static str) -> Vec<Expression> {
+        vec![self.load_addr(0, offset), load_protocol(self.addr_registers), lookup(0, set)]
+    }
+
+    /// Drops ICMP errors that meet some conditions, unless they are about a packet of a connection
+    /// that the kernel forwards.
+    fn drop_errors(self, to: &mut Contents, conditions: &[Expression]) {
+        let behind = self.addr_registers;
+        let unless_direct = [
+            self.quoted(0, self.source, self.addr_len),
+            self.quoted(behind, self.header_len, 2),
+            self.quoted(behind + 1, self.destination, self.addr_len),
+            self.quoted(2 * behind + 1, self.header_len + 2, 2),
+            self.quoted(2 * behind + 2, self.protocol, 1),
+            Expression::Miss { register: 0, set: DIRECT },
+        ];
+        for kind in self.errors {
+            let is_error = self.is_icmp(*kind);
+            let drop = drop_forwarded();
+            to.rules.push([&is_error, conditions, &unless_direct, &drop].concat());
+        }
+    }
+
+    fn is_icmp(self, kind: u8) -> Vec<Expression> {
+        vec![
+            load_protocol(0),
+            equal(0, vec![self.icmp]),
+            load(0, Base::Transport, 0, 1),
+            equal(0, vec![kind]),
+        ]
+    }
+
+    /// Loads bytes of the packet that an ICMP error quotes.
+    fn quoted(self, register: u32, offset: u32, len: u32) -> Expression {
+        load(register, Base::Transport, 8 + offset, len)
+    }
+
+    /// Goes on unless the packet answers a connection that the kernel forwards.
+    fn unless_direct(self) -> Vec<Expression> {
+        let mut connection = self.connection(self.destination, 2, self.source, 0);
+        connection.push(Expression::Miss { register: 0, set: DIRECT });
+        connection
+    }
+
+    /// Remembers the connection of a packet to a server.
+    fn learn(self) -> Vec<Expression> {
+        let mut connection = self.connection(self.source, 0, self.destination, 2);
+        connection.push(Expression::Learn { register: 0, set: DIRECT });
+        connection
+    }
+
+    /// Loads both ends of a connection, the one that is not the server's first.
+    fn connection(self, near: u32, near_port: u32, far: u32, far_port: u32) -> Vec<Expression> {
+        let behind = self.addr_registers;
+        vec![
+            self.load_addr(0, near),
+            load(behind, Base::Transport, near_port, 2),
+            self.load_addr(behind + 1, far),
+            load(2 * behind + 1, Base::Transport, far_port, 2),
+            load_protocol(2 * behind + 2),
+        ]
+    }
+
+    /// Whether a packet goes the way that a rule of source NAT is for, or comes back on it.
+    fn matches(self, snat: &SnatRule, way: Way) -> Vec<Expression> {
+        let mut matches = self.matches_addresses(snat, way);
+        if let Some(number) = snat.protocol {
+            matches.extend([load_protocol(0), equal(0, vec![number])]);
+        }
+        let name = snat.out.as_deref().map(interface_name).unwrap_or_default();
+        if !name.is_empty() {
+            matches.push(match way {
+                Way::Out => Expression::OutInterface { register: 0 },
+                Way::In => Expression::InInterface { register: 0 },
+            });
+            matches.push(equal(0, name));
+        }
+        matches
+    }
+
+    fn matches_addresses(self, snat: &SnatRule, way: Way) -> Vec<Expression> {
+        let (inside, outside) = match way {
+            Way::Out => (self.source, self.destination),
+            Way::In => (self.destination, self.source),
+        };
+        let source = snat.source.iter().flat_map(|prefix| self.within(*prefix, inside));
+        let destination = snat.destination.iter().flat_map(|prefix| self.within(*prefix, outside));
+        source.chain(destination).collect()
+    }
+
+    fn within(self, prefix: Prefix, offset: u32) -> [Expression; 3] {
+        let bits = u32::from(prefix.len()) + 128 - 8 * self.addr_len;
+        let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+        let bytes = |bits: u128| bits.to_be_bytes()[16 - self.addr_len as usize..].to_vec();
+        [
+            self.load_addr(0, offset),
+            Expression::Mask { register: 0, mask: bytes(mask) },
+            equal(0, bytes(prefix.addr().bits() & mask)),
+        ]
+    }
+
+    fn load_addr(self, register: u32, offset: u32) -> Expression {
+        load(register, Base::Network, offset, self.addr_len)
+    }
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Out,
+    In,
+}
+
+/// What an interface's name begins with that fits a pattern of iptables; all of it, with the zeroes
+/// behind it, if there is no `+`.
+fn interface_name(pattern: &str) -> Vec<u8> {
+    let mut value = pattern.strip_suffix('+').unwrap_or(pattern).as_bytes().to_vec();
+    if !pattern.ends_with('+') {
+        value.resize(libc::IFNAMSIZ, 0);
+    }
+    value.truncate(libc::IFNAMSIZ);
+    value
+}
+
+/// Drops the packet if it is not for the host itself.
+fn drop_forwarded() -> Vec<Expression> {
+    vec![
+        Expression::DestinationType { register: 0 },
+        equal(0, UNICAST.to_ne_bytes().to_vec()),
+        Expression::Drop,
+    ]
+}
+
+fn load(register: u32, base: Base, offset: u32, len: u32) -> Expression {
+    Expression::Payload { register, base, offset, len }
+}
+
+fn load_protocol(register: u32) -> Expression {
+    Expression::TransportProtocol { register }
+}
+
+fn lookup(register: u32, set: &'static str) -> Expression {
+    Expression::Lookup { register, set }
+}
+
+fn equal(register: u32, value: Vec<u8>) -> Expression {
+    Expression::Compare { register, relation: Relation::Equal, value }
+}
+
+/// Connections to servers that the kernel forwards: the other's address and port, the server's, the
+/// protocol.
+const DIRECT: &str = "direct";
+/// Protocols with ports whose connections to the outside the director translates.
+const WITH_PORTS: [u8; 2] = [protocol::TCP, protocol::UDP];
+/// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
+const UNICAST: u32 = 1;
