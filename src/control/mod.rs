@@ -23,4 +23,4 @@ pub mod socket;
 mod sync;
 pub mod sysctl;
 
-pub use sync::{SyncDaemon, SyncRequest, SyncRole};
+pub use sync::{NOT_YET, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};

@@ -1,6 +1,7 @@
 //! What a client asks of the synchronisation daemons, and what they are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
@@ -56,23 +57,73 @@ pub struct SyncDaemon {
 impl SyncRequest {
     /// The daemon this asks for, on an interface of that MTU.
     ///
-    /// **Source** — IPVS: group 224.0.0.81, port 8848, TTL 1, messages that fill one packet of at
-    /// most 1500 bytes.
-    pub fn on_link(self, mtu: u16) -> SyncDaemon {
+    /// **Source** — IPVS: group 224.0.0.81, port 8848, TTL 1; a master's messages fill a packet of
+    /// 1500 bytes, and a backup takes what its interface takes.
+    pub fn on_link(self, mtu: u32) -> SyncDaemon {
         let group = self.group.unwrap_or(DEFAULT_GROUP.into());
-        let headers = if group.is_ipv4() { 20 + 8 } else { 40 + 8 };
-        let fits = mtu.min(1500).saturating_sub(headers);
+        let headers: u16 = if group.is_ipv4() { 20 + 8 } else { 40 + 8 };
+        let (packet, least) = match self.role {
+            SyncRole::Master => (1500, 1),
+            SyncRole::Backup => (mtu.clamp(1500, u16::MAX.into()) as u16, 1024),
+        };
+        let max_len = match self.max_len {
+            Some(wanted) => wanted.clamp(least, u16::MAX - headers),
+            None => packet - headers,
+        };
         SyncDaemon {
             role: self.role,
             interface: self.interface,
             id: self.id,
-            max_len: self.max_len.unwrap_or(fits),
+            max_len,
             group,
             port: self.port.unwrap_or(DEFAULT_PORT),
             ttl: self.ttl.unwrap_or(1),
         }
     }
 }
+
+/// The daemons that were asked for, one for each side at most.
+#[derive(Debug, Default)]
+pub struct SyncDaemons(Mutex<Vec<SyncDaemon>>);
+
+impl SyncDaemons {
+    /// Takes note of a daemon, on an interface of that MTU; `None` if there is no such interface.
+    ///
+    /// **Errors** — `ENODEV` without an interface, `EEXIST` if the side has its daemon.
+    pub fn start(&self, request: SyncRequest, mtu: Option<u32>) -> Result<(), Errno> {
+        let mtu = mtu.ok_or(Errno::ENODEV)?;
+        let mut daemons = self.lock();
+        if daemons.iter().any(|daemon| daemon.role == request.role) {
+            return Err(Errno::EEXIST);
+        }
+        daemons.push(request.on_link(mtu));
+        daemons.sort_by_key(|daemon| state(daemon.role));
+        Ok(())
+    }
+
+    /// Forgets a daemon.
+    ///
+    /// **Errors** — `ESRCH` if the side has none.
+    pub fn stop(&self, role: SyncRole) -> Result<(), Errno> {
+        let mut daemons = self.lock();
+        let known = daemons.iter().position(|daemon| daemon.role == role);
+        daemons.remove(known.ok_or(Errno::ESRCH)?);
+        Ok(())
+    }
+
+    /// All of them, the master's first.
+    pub fn list(&self) -> Vec<SyncDaemon> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SyncDaemon>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is said of every daemon that is started.
+pub const NOT_YET: &str = "ulvs does not synchronise connections yet: the daemon is listed and \
+                           saved, but sends and takes no messages";
 
 /// The request in a message. Zeros stand for defaults, as in the kernel.
 pub(super) fn request(message: &Daemon) -> Result<SyncRequest, Errno> {

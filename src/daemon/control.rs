@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use nix::errno::Errno;
 
 use super::counters;
 use crate::control::advice::Route;
 use crate::control::handler::Host;
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::netlink::counter::CounterView;
+use crate::control::{NOT_YET, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use crate::engine::service::ServiceTable;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
@@ -24,6 +26,7 @@ pub struct DaemonHost {
     link: Arc<SharedLink>,
     watch: Arc<HostWatch>,
     chores: Sender<Chore>,
+    sync: SyncDaemons,
 }
 
 /// Something for the housekeeper to do while somebody waits for it.
@@ -58,7 +61,7 @@ impl DaemonHost {
         watch: Arc<HostWatch>,
         chores: Sender<Chore>,
     ) -> Self {
-        Self { peers, services, clock, link, watch, chores }
+        Self { peers, services, clock, link, watch, chores, sync: SyncDaemons::default() }
     }
 
     fn is_configured(&self, addr: Addr) -> bool {
@@ -145,6 +148,21 @@ impl Host for DaemonHost {
         let late = |_| "the director is too busy; try again".to_owned();
         self.chores.send(Chore::HoldPorts { addr, ports, held }).map_err(|_| "it is ending")?;
         answer.recv_timeout(ANSWER_TIMEOUT).map_err(late)?
+    }
+
+    fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
+        let view = self.watch.view();
+        let mtu = view.interface(&request.interface).map(|interface| interface.mtu_bytes);
+        self.sync.start(request, mtu)?;
+        Ok(Some(NOT_YET.into()))
+    }
+
+    fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
+        self.sync.stop(role)
+    }
+
+    fn sync_daemons(&self) -> Vec<SyncDaemon> {
+        self.sync.list()
     }
 
     fn settle(&self) -> Result<(), String> {

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use super::host::DirectorHost;
 use super::settings::HostSettings;
+use super::topology::Link;
 use crate::control::advice::Route;
 use crate::control::client::{Director, Failure, InProcess};
 use crate::control::handler::{Handler, Host};
@@ -20,6 +21,7 @@ use crate::control::ipvsadm::{Console, run};
 use crate::control::marks::{self, MarkCommand};
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::sysctl;
+use crate::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use crate::engine::Moment;
 use crate::engine::conn::{Connection, TemplateView};
 use crate::engine::service::{Protocol, ServiceTable};
@@ -51,6 +53,7 @@ const IPTABLES_FAILED: i32 = 2;
 pub struct Administration {
     services: Arc<ServiceTable>,
     host_settings: HostSettings,
+    sync: SyncDaemons,
     /// Files that shell commands wrote.
     pub files: HashMap<String, String>,
 }
@@ -58,7 +61,12 @@ pub struct Administration {
 impl Administration {
     /// The administration of `services`.
     pub fn new(services: Arc<ServiceTable>) -> Self {
-        Self { services, host_settings: HostSettings::default(), files: HashMap::new() }
+        Self {
+            services,
+            host_settings: HostSettings::default(),
+            sync: SyncDaemons::default(),
+            files: HashMap::new(),
+        }
     }
 
     /// Runs iptables, as far as it marks packets.
@@ -154,7 +162,10 @@ impl Administration {
     }
 
     fn handler<'a>(&'a self, host: &'a DirectorHost, now: Moment) -> Handler<Seat<'a>> {
-        Handler::new(Arc::clone(&self.services), Seat { host, services: &self.services, now })
+        Handler::new(
+            Arc::clone(&self.services),
+            Seat { host, services: &self.services, sync: &self.sync, now },
+        )
     }
 }
 
@@ -172,12 +183,15 @@ fn with_console(stdin: &str, run: impl FnOnce(&mut Console) -> i32) -> Output {
     Output { stdout: text(stdout), stderr: text(stderr), code }
 }
 
+/// **Source** — Linux's loopback device.
+const LOOPBACK_MTU: u32 = 65_536;
 const IPVS_SETTINGS: &str = "net.ipv4.vs.";
 
 /// What the control protocol asks of the director's host.
 struct Seat<'a> {
     host: &'a DirectorHost,
     services: &'a ServiceTable,
+    sync: &'a SyncDaemons,
     now: Moment,
 }
 
@@ -200,6 +214,24 @@ impl Host for Seat<'_> {
                 return;
             }
         }
+    }
+
+    fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
+        let link = Link::ALL.into_iter().find(|link| link.name() == request.interface);
+        let mtu = match request.interface.as_str() {
+            "lo" => Some(LOOPBACK_MTU),
+            _ => link.map(|link| self.host.routes.link_mtu(link) as u32),
+        };
+        self.sync.start(request, mtu)?;
+        Ok(None)
+    }
+
+    fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
+        self.sync.stop(role)
+    }
+
+    fn sync_daemons(&self) -> Vec<SyncDaemon> {
+        self.sync.list()
     }
 
     fn route(&self, addr: Addr) -> Route {

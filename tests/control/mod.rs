@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use ulvs::control::advice::Route;
 use ulvs::control::handler::{Handler, Host};
 use ulvs::control::netlink::connection::ConnectionView;
 use ulvs::control::netlink::counter::CounterView;
-use ulvs::control::{SyncDaemon, SyncRequest, SyncRole};
+use ulvs::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use ulvs::engine::service::ServiceTable;
 use ulvs::packet::Addr;
 
@@ -19,7 +19,7 @@ use ulvs::packet::Addr;
 pub struct TestHost {
     pub connections: Vec<ConnectionView>,
     pub counters: Vec<CounterView>,
-    pub daemons: Mutex<Vec<SyncDaemon>>,
+    pub daemons: SyncDaemons,
 }
 
 impl Host for TestHost {
@@ -46,27 +46,18 @@ impl Host for TestHost {
         }
     }
 
-    fn start_sync(&self, request: SyncRequest) -> Result<(), Errno> {
-        if !["in", "out"].contains(&request.interface.as_str()) {
-            return Err(Errno::ENODEV);
-        }
-        let mut daemons = self.daemons.lock().unwrap();
-        if daemons.iter().any(|daemon| daemon.role == request.role) {
-            return Err(Errno::EEXIST);
-        }
-        daemons.push(request.on_link(1500));
-        Ok(())
+    fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
+        let is_known = ["in", "out"].contains(&request.interface.as_str());
+        self.daemons.start(request, is_known.then_some(1500))?;
+        Ok(None)
     }
 
     fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
-        let mut daemons = self.daemons.lock().unwrap();
-        let running = daemons.iter().position(|daemon| daemon.role == role);
-        daemons.remove(running.ok_or(Errno::ESRCH)?);
-        Ok(())
+        self.daemons.stop(role)
     }
 
     fn sync_daemons(&self) -> Vec<SyncDaemon> {
-        self.daemons.lock().unwrap().clone()
+        self.daemons.list()
     }
 }
 

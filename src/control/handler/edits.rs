@@ -81,6 +81,10 @@ impl<H: Host> Handler<H> {
         }
         let dest = Dest::parse(&call.attributes.nested(attribute::DEST).ok_or(Errno::EINVAL)?)?;
         let (addr, port) = convert::real_endpoint(&dest, &key)?;
+        let is_mixed = addr.family() != key.family() && call.command != command::DEL_DEST;
+        if is_mixed && !self.host.sync_daemons().is_empty() {
+            return Err(Errno::EINVAL.into());
+        }
         let result = match call.command {
             command::NEW_DEST => return self.add_real(&key, &dest),
             command::SET_DEST => self.table.edit_real(&key, &convert::real_spec(&dest, &key)?),
@@ -115,11 +119,24 @@ impl<H: Host> Handler<H> {
         let nested = call.attributes.nested(attribute::DAEMON).ok_or(Errno::EINVAL)?;
         let message = Daemon::parse(&nested)?;
         if call.command == command::NEW_DAEMON {
-            self.host.start_sync(sync::request(&message)?)?;
-        } else {
-            self.host.stop_sync(sync::role(&message)?)?;
+            let request = sync::request(&message)?;
+            // What a backup is told has no room for two families.
+            if self.mixes_families() {
+                return Err(Errno::EINVAL.into());
+            }
+            return Ok(Answer::Done(self.host.start_sync(request)?));
         }
+        self.host.stop_sync(sync::role(&message)?)?;
         Ok(Answer::Done(None))
+    }
+
+    /// Whether a real server is of another family than its service.
+    fn mixes_families(&self) -> bool {
+        let snapshot = self.table.snapshot();
+        snapshot.services().any(|service| {
+            let family = service.key().family();
+            service.pool().reals().iter().any(|real| real.addr().family() != family)
+        })
     }
 
     pub(super) fn set_timeouts(&self, call: &Call) -> Answered {

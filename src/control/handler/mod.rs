@@ -65,8 +65,8 @@ pub trait Host {
         Vec::new()
     }
 
-    /// Starts a synchronisation daemon.
-    fn start_sync(&self, _request: SyncRequest) -> Result<(), Errno> {
+    /// Starts a synchronisation daemon; may have a remark on it.
+    fn start_sync(&self, _request: SyncRequest) -> Result<Option<String>, Errno> {
         Err(Errno::EOPNOTSUPP)
     }
 
