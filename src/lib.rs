@@ -13,6 +13,7 @@
 //! - [`worker`]: threads that move packets between those.
 //! - [`control`]: how administrators reach the director.
 //! - [`daemon`]: all of that as one program, with its housekeeping.
+//! - [`decap`]: the real server's end of tunnels.
 //! - [`lab`]: networks of namespaces, for learning and for tests.
 //! - [`mod@bench`]: measures the director beside other forwarders.
 //! - [`simulate`]: recorded scenarios through the director, with a virtual clock.
@@ -20,6 +21,7 @@
 pub mod bench;
 pub mod control;
 pub mod daemon;
+pub mod decap;
 pub mod driver;
 pub mod engine;
 pub mod guard;

@@ -7,7 +7,7 @@ use std::io;
 use crate::driver::tun::{Tun, TunConfig};
 use crate::engine::service::{ForwardingMethod, Snapshot};
 use crate::guard::{Diversions, Diverted, Problem};
-use crate::host::{Device, Lead};
+use crate::host::{Device, Lead, Use};
 use crate::link::{DEVICE, HostView};
 use crate::packet::{Addr, Family};
 use crate::worker::Request;
@@ -38,7 +38,7 @@ impl Outlet {
         workers: usize,
     ) -> io::Result<(Self, Vec<Addressed>)> {
         let tun = Tun::open(&TunConfig { name: name.into(), queues: workers })?;
-        let device = Device::set_up(&tun.name, FIRST_MTU)?;
+        let device = Device::set_up(&tun.name, FIRST_MTU, Use::Routed)?;
         Diversions::probe(device.index()).map_err(|error| {
             io::Error::new(
                 error.kind(),

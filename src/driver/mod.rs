@@ -13,6 +13,7 @@ use crate::packet::PacketBuf;
 pub mod af_packet;
 pub mod memory;
 pub mod pcap;
+pub mod raw;
 mod sys;
 pub mod tun;
 pub mod virtio;

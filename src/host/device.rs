@@ -34,21 +34,32 @@ pub enum Lead {
     Address,
 }
 
+/// What the kernel does with the packets that come from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Routes them on: they come from the director.
+    Routed,
+    /// Takes those for addresses of the device as its own.
+    Delivered,
+}
+
 impl Device {
-    /// Takes a device that was just made, and sets it up to be routed from and to.
+    /// Takes a device that was just made, and sets it up.
     ///
     /// **Errors** — name the device and what failed.
-    pub fn set_up(name: &str, mtu_bytes: u32) -> io::Result<Self> {
+    pub fn set_up(name: &str, mtu_bytes: u32, purpose: Use) -> io::Result<Self> {
         let found = if_nametoindex(name).map_err(io::Error::from);
         let device = found.map(|index| Self { name: name.into(), index });
         let device = device.map_err(|error| failed(name, "find", &error))?;
         let mut settings = InetDevConf::default();
-        // The kernel forwards by the setting of the interface that packets come by.
-        settings.forwarding = 1;
-        // Clients are not where the device is: their packets come from it once translated.
+        // Clients are not where the device is, and yet their packets come from it.
         settings.rp_filter = LOOSE;
-        // The director sends from addresses of this host.
-        settings.accept_local = 1;
+        if purpose == Use::Routed {
+            // The kernel forwards by the setting of the interface that packets come by.
+            settings.forwarding = 1;
+            // The director sends from addresses of this host.
+            settings.accept_local = 1;
+        }
         let families = vec![
             AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]),
             // Nobody is at the other end to be asked or told anything.

@@ -12,7 +12,7 @@ mod tests;
 mod watch;
 
 pub use advice::{RouteAdvice, advise};
-pub use device::{Device, Lead};
+pub use device::{Device, Lead, Use};
 pub use watch::HostWatch;
 
 use std::io;

@@ -2,6 +2,7 @@
 //! for.
 
 mod bench;
+mod decap;
 mod ipvsadm;
 mod lab;
 mod log;
@@ -37,6 +38,7 @@ enum Command {
     /// Give packets firewall marks for services of -f, in the words of iptables -j MARK
     Mark(mark::Args),
     Sysctl(sysctl::Args),
+    Decap(decap::DecapArgs),
     /// Show what the director counts: packets by verdict, drops by reason, interfaces
     Stats(stats::Args),
     /// Measure ulvs beside other forwarders on this machine
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Snat(args) => snat::run(&args),
         Command::Mark(args) => mark::run(&args),
         Command::Sysctl(args) => sysctl::run(&args),
+        Command::Decap(args) => decap::main(args),
         Command::Stats(args) => stats::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(lab) => lab.run(),

@@ -169,7 +169,7 @@ fn apply_rules(file: &Path, daemon: &mut Daemon) -> io::Result<()> {
 }
 
 /// Tells the service manager, where there is one.
-fn notify(states: &[sd_notify::NotifyState]) {
+pub(super) fn notify(states: &[sd_notify::NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("cannot tell the service manager: {error}");
     }

@@ -7,10 +7,12 @@
 
 mod batch;
 mod memory;
+mod messages;
 mod packet_socket;
 mod ring;
 
 pub use batch::send_frames;
+pub use messages::{Message, receive_messages, turn_on};
 pub use packet_socket::{Fanout, PacketSocket};
 pub use ring::{DESCRIPTOR_BYTES, Geometry, Ready, Slot, SlotRing};
 

@@ -12,7 +12,9 @@ mod open;
 mod tests;
 
 pub use envelope::{Envelope, complete};
-pub use open::{Closed, Opened, QuotedTunnel, open, open_quoted, quoted_tunnel};
+pub use open::{
+    Closed, Opened, QuotedTunnel, open, open_datagram, open_payload, open_quoted, quoted_tunnel,
+};
 
 use super::addr::Family;
 use super::headers::protocol;

@@ -64,11 +64,7 @@ pub fn open_quoted(bytes: &[u8], outer: &Headers) -> Result<Opened, Closed> {
         _ => return Err(Closed::NoTunnel),
     };
     let start = outer.transport + len;
-    let version = bytes.get(start).ok_or(Closed::Truncated)? >> 4;
-    match (family, version) {
-        (Family::V4, 4) | (Family::V6, 6) => Ok(Opened { wrapping, family, start }),
-        _ => Err(Closed::Unknown),
-    }
+    is_of(family, bytes, start).map(|()| Opened { wrapping, family, start })
 }
 
 /// A tunnel's packet that an ICMP error quotes.
@@ -96,6 +92,41 @@ pub fn quoted_tunnel(bytes: &[u8], headers: &Headers) -> Option<QuotedTunnel> {
     (inner.family == family).then_some(QuotedTunnel { outer, wrapping, inner, start: at + start })
 }
 
+/// Finds the packet in what a GUE tunnel's UDP datagram carries, whose checksum others have looked at.
+///
+/// Returns where the packet starts, its family, and what is left to be summed up in it.
+pub fn open_datagram(gue: &[u8]) -> Result<(usize, Family, Option<RemoteChecksum>), Closed> {
+    let (remote, family, start) = read_gue(gue)?;
+    is_of(family, gue, start).map(|()| (start, family, remote))
+}
+
+/// Finds the packet in what an outer IP packet of a protocol carries, behind all of its headers.
+///
+/// Returns where the packet starts and its family.
+pub fn open_payload(number: u8, payload: &[u8]) -> Result<(usize, Family), Closed> {
+    let (start, family) = match number {
+        protocol::IPV4 => (0, Family::V4),
+        protocol::IPV6 => (0, Family::V6),
+        protocol::GRE => {
+            let (wrapping, family, len) = open_gre(payload)?;
+            if wrapping.is_checksummed() && Sum::of(payload).folded() != 0xffff {
+                return Err(Closed::Checksum);
+            }
+            (len, family)
+        }
+        _ => return Err(Closed::NoTunnel),
+    };
+    is_of(family, payload, start).map(|()| (start, family))
+}
+
+/// Whether a packet of this family starts there.
+fn is_of(family: Family, bytes: &[u8], start: usize) -> Result<(), Closed> {
+    match (family, bytes.get(start).ok_or(Closed::Truncated)? >> 4) {
+        (Family::V4, 4) | (Family::V6, 6) => Ok(()),
+        _ => Err(Closed::Unknown),
+    }
+}
+
 fn open_gre(gre: &[u8]) -> Result<(Wrapping, Family, usize), Closed> {
     if gre.len() < GRE_LEN {
         return Err(Closed::Truncated);
@@ -116,33 +147,38 @@ fn open_gre(gre: &[u8]) -> Result<(Wrapping, Family, usize), Closed> {
 }
 
 fn open_gue(udp: &[u8]) -> Result<(Wrapping, Family, usize), Closed> {
-    if udp.len() < UDP_LEN + GUE_LEN {
+    if udp.len() < UDP_LEN {
         return Err(Closed::Truncated);
     }
-    let gue = &udp[UDP_LEN..];
-    let gue_wrapping = |remote| Wrapping::Gue {
+    let (remote, family, len) = read_gue(&udp[UDP_LEN..])?;
+    let wrapping = Wrapping::Gue {
         source_port: word(udp, 0),
         port: word(udp, 2),
         checksum: word(udp, UDP_CHECKSUM) != 0,
         remote,
     };
+    Ok((wrapping, family, UDP_LEN + len))
+}
+
+/// Reads a GUE header: what it leaves to be summed up, what follows it and where.
+fn read_gue(gue: &[u8]) -> Result<(Option<RemoteChecksum>, Family, usize), Closed> {
+    let header: &[u8; GUE_LEN] = gue.first_chunk().ok_or(Closed::Truncated)?;
     // The first two bits are the version. One means that an IP header follows at once, of which
     // they are the first: draft-ietf-intarea-gue-09 §4.
-    match gue[0] >> 4 {
-        4 => return Ok((gue_wrapping(None), Family::V4, UDP_LEN)),
-        6 => return Ok((gue_wrapping(None), Family::V6, UDP_LEN)),
-        0 | 1 if gue[0] & GUE_CONTROL == 0 => {}
+    match header[0] >> 4 {
+        4 => return Ok((None, Family::V4, 0)),
+        6 => return Ok((None, Family::V6, 0)),
+        0 | 1 if header[0] & GUE_CONTROL == 0 => {}
         _ => return Err(Closed::Unknown),
     }
-    let family = match gue[1] {
+    let family = match header[1] {
         protocol::IPV4 => Family::V4,
         protocol::IPV6 => Family::V6,
         _ => return Err(Closed::Unknown),
     };
-    let options_len = usize::from(gue[0] & GUE_OPTION_WORDS) * 4;
-    let options = gue.get(GUE_LEN..GUE_LEN + options_len).ok_or(Closed::Truncated)?;
-    let remote = open_options(word(gue, 2), options)?;
-    Ok((gue_wrapping(remote), family, UDP_LEN + GUE_LEN + options_len))
+    let end = GUE_LEN + usize::from(header[0] & GUE_OPTION_WORDS) * 4;
+    let options = gue.get(GUE_LEN..end).ok_or(Closed::Truncated)?;
+    Ok((open_options(word(header, 2), options)?, family, end))
 }
 
 /// Reads the options of GUE; those that are not known cannot be ignored, as they may mean that the
