@@ -249,7 +249,7 @@ impl<'a> World<'a> {
     }
 
     fn set_timeouts(&mut self) {
-        let times: Vec<String> = (0..3).map(|_| self.dice.word("0 1 2 3 4 5 4 5 60")).collect();
+        let times: Vec<String> = (0..3).map(|_| self.dice.word("0 2 4 2 4 60")).collect();
         self.line(format!("ipvsadm --set {}", times.join(" ")));
     }
 
@@ -367,7 +367,7 @@ impl<'a> World<'a> {
     }
 
     fn persistence(&mut self) -> String {
-        let timeout = self.dice.word("2 3 4 60 300");
+        let timeout = self.dice.word("1 3 3 60 300");
         let mask = match (self.dice.chance(40), self.ipv6) {
             (false, _) => String::new(),
             (true, true) => format!(" -M {}", self.dice.word("64 112 124 48")),

@@ -6,6 +6,7 @@
 pub mod conn;
 mod defence;
 mod director;
+pub mod event;
 mod ftp;
 pub mod local;
 mod mark;

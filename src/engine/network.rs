@@ -1,5 +1,6 @@
 //! What the director has to know about the network around it.
 
+use super::event::Event;
 use crate::packet::Addr;
 
 /// Who answers for an address.
@@ -47,4 +48,9 @@ pub trait Network {
     fn arrived_by(&self, _interface: &str) -> bool {
         false
     }
+
+    /// Hears what the director considers about a packet. Here nobody listens, so that the event is
+    /// not even made, and established connections pay nothing for it.
+    #[inline]
+    fn witness(&self, _event: impl FnOnce() -> Event) {}
 }

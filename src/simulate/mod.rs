@@ -4,6 +4,7 @@
 //! which the Linux kernel's IPVS was recorded, so that the two can be compared line by line.
 
 mod admin;
+mod explain;
 mod host;
 mod lab;
 pub mod packet;
@@ -14,4 +15,4 @@ mod sync;
 pub mod topology;
 pub mod transcript;
 
-pub use player::{PlayError, play};
+pub use player::{Manner, PlayError, play, play_in};

@@ -110,6 +110,15 @@ impl Host {
         link.address(number, false).map(|_| Self { link, number })
     }
 
+    /// Its link address: host 110 on `in` has 02:00:00:02:01:10.
+    pub fn link_address(self) -> String {
+        let link = match self.link {
+            Link::Out => 1,
+            Link::In => 2,
+        };
+        format!("02:00:00:{link:02}:{:02}:{:02}", self.number / 100, self.number % 100)
+    }
+
     /// Its address.
     pub fn address(self, ipv6: bool) -> IpAddr {
         self.link.address(self.number, ipv6).expect("numbers of hosts are below 256")

@@ -13,6 +13,7 @@ use super::scenario::Step;
 /// | two spaces | what came of it: standard output, or packets |
 /// | `! ` | standard error, or an error of the step |
 /// | `? N` | exit code N, if not zero |
+/// | `  \|` | why, if that was asked for |
 #[derive(Debug)]
 pub struct Transcript<W> {
     writer: W,
@@ -38,6 +39,11 @@ impl<W: Write> Transcript<W> {
     /// Writes a line of what came of a step.
     pub fn result(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.writer, "  {text}")
+    }
+
+    /// Writes a line that explains what came of a step.
+    pub fn explanation(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.writer, "  | {text}")
     }
 
     /// Writes a line about what went wrong.

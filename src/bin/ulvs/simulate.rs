@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ulvs::simulate::scenario::{Step, parse_scenario};
-use ulvs::simulate::{PlayError, play};
+use ulvs::simulate::{Manner, PlayError, play_in};
 
 /// The exit code for files that cannot be read, or not be understood.
 const BAD_INPUT: u8 = 2;
@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     /// Scenario files; `-` reads standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Tell under each packet why: the service that takes it, what the scheduler looks at, the
+    /// connection with its state before and after, and what is rewritten.
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Plays the scenarios one after another.
@@ -30,9 +34,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             Err(why) => return complain(path, &why),
         }
     }
+    let manner = Manner { explain: arguments.explain };
     let mut output = BufWriter::new(io::stdout().lock());
     for (path, steps) in scenarios {
-        match play(&steps, &mut output) {
+        match play_in(manner, &steps, &mut output) {
             Ok(()) => {}
             Err(PlayError::Write(error)) => return end_of_output(&error),
             Err(error) => {

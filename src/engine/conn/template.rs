@@ -125,6 +125,11 @@ impl TemplateKey {
         Self { call: Some(call.into()), ..self }
     }
 
+    /// The client, or the network of clients, that it binds.
+    pub fn client(&self) -> Addr {
+        self.client
+    }
+
     /// Whether it holds for one port only.
     pub fn has_port(&self) -> bool {
         self.virtual_endpoint.port != 0

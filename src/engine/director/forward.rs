@@ -6,6 +6,7 @@ use super::transmit::check_way;
 use crate::engine::conn::sctp::{self, SctpState};
 use crate::engine::conn::tcp::{self, Seen, TcpState};
 use crate::engine::conn::{ConnId, Connection, Direction, State};
+use crate::engine::event::{Ending, Event};
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::{Translation, translate};
 use crate::engine::service::ForwardingMethod;
@@ -23,14 +24,16 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
-        if transit.asks_anew() && self.is_reused(conn) {
-            return self.begin_anew(transit, id);
+        if transit.asks_anew()
+            && let Some(ending) = self.ending(conn)
+        {
+            return self.begin_anew(transit, id, ending);
         }
         if conn.real().is_some_and(|real| !real.is_available()) {
             if self.snapshot.settings.expire_nodest_conn == 0 {
                 return Verdict::Drop(DropReason::ServerRemoved);
             }
-            return self.begin_anew(transit, id);
+            return self.begin_anew(transit, id, Ending::Removed);
         }
         self.pass_to_real(transit, id)
     }
@@ -39,7 +42,13 @@ impl Director {
     ///
     /// **Source** — IPVS `ip_vs_conn_expire_now`: the connection ends by its timer, so that it
     /// still counts with its server while the packet is scheduled.
-    fn begin_anew(&mut self, transit: &mut Transit<'_, '_, impl Network>, id: ConnId) -> Verdict {
+    fn begin_anew(
+        &mut self,
+        transit: &mut Transit<'_, '_, impl Network>,
+        id: ConnId,
+        ending: Ending,
+    ) -> Verdict {
+        transit.tell(|| Event::Ended(ending));
         let ended = self.conns.retire(id);
         let verdict = self.judge_unknown(transit);
         drop(ended);
@@ -172,21 +181,23 @@ impl Director {
         } else if seen == Seen::Output && matches!(before, State::Udp | State::Echo) {
             assure(conn);
         }
-        let timeout_ms = conn.state().timeout_ms(&self.snapshot.timeouts);
+        let to = conn.state();
+        let timeout_ms = to.timeout_ms(&self.snapshot.timeouts);
+        transit.tell(|| Event::Moved { from: before, to, timeout_ms });
         self.conns.extend(id, timeout_ms, transit.now);
     }
 
-    /// Whether a SYN or INIT opens a new connection in the place of this one.
+    /// Why a SYN or INIT opens a new connection in the place of this one, if it does.
     ///
     /// **Source** — IPVS `ip_vs_in_hook` and `is_new_conn_expected`.
-    fn is_reused(&self, conn: &Connection) -> bool {
+    fn ending(&self, conn: &Connection) -> Option<Ending> {
         let settings = &self.snapshot.settings;
         let quiesced = conn.real().is_some_and(|real| real.weight() == 0);
         if settings.expire_nodest_conn != 0 && quiesced {
-            return true;
+            return Some(Ending::Quiesced);
         }
         let mode = settings.conn_reuse_mode;
-        mode != 0 && conn.may_be_reused(mode & 2 != 0)
+        (mode != 0 && conn.may_be_reused(mode & 2 != 0)).then_some(Ending::Reused)
     }
 }
 

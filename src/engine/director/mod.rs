@@ -50,6 +50,7 @@ use arrayvec::ArrayVec;
 
 use super::conn::{ConnTable, Direction, Lookup, split_mix};
 use super::defence::Defence;
+use super::event::{Event, Sight};
 use super::local::Pools;
 use super::network::Network;
 use super::scheduler::Random;
@@ -285,6 +286,7 @@ impl Director {
         if let Some((id, direction)) = self.conns.find(lookup)
             && (self.balances() || self.conns.get(id).is_outbound())
         {
+            transit.tell(|| Event::Found { connection: Sight::of(self.conns.get(id)), direction });
             return match direction {
                 Direction::ToReal => self.forward_to_real(transit, id),
                 Direction::ToClient => self.forward_to_client(transit, id),

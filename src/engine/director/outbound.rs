@@ -4,6 +4,7 @@ use super::transit::Transit;
 use super::{Director, without_port};
 use crate::engine::conn::tcp::{TcpFlags, TcpState};
 use crate::engine::conn::{ConnId, ConnKey, NewConnection, State};
+use crate::engine::event::Event;
 use crate::engine::network::{Network, Owner};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::time::Moment;
@@ -41,6 +42,7 @@ impl Director {
         else {
             return Some(Verdict::Drop(DropReason::TableFull));
         };
+        transit.tell(|| Event::BeganOutbound(self.conns.get(id).virtual_endpoint()));
         Some(self.forward_to_client(transit, id))
     }
 

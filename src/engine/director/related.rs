@@ -5,6 +5,7 @@ use super::transit::Transit;
 use super::transmit::check_way;
 use super::{Director, Identity, service_protocol};
 use crate::engine::conn::{ConnId, Connection, Direction};
+use crate::engine::event::{Event, Sight};
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::icmp::{ErrorTranslation, translate_error};
 use crate::engine::rewrite::nat::{Translation, write_ttl};
@@ -83,6 +84,7 @@ impl Director {
         let (headers, conn) = (transit.headers, self.conns.get(id));
         // An error about what went to the server travels to the client, and the other way round.
         let to_client = direction == Direction::ToClient;
+        transit.tell(|| Event::Related { connection: Sight::of(conn), direction });
         let is_ours = transit.network.owner(headers.destination.addr) != Owner::Other;
         let is_judged = match conn.method() {
             ForwardingMethod::FullNat => true,

@@ -7,10 +7,11 @@ use super::{Director, service_protocol};
 use crate::engine::conn::sctp::{SctpEvent, SctpState};
 use crate::engine::conn::tcp::TcpState;
 use crate::engine::conn::{ConnId, ConnKey, NewConnection, State, Template, TemplateKey};
+use crate::engine::event::{Binding, Event, Sight};
 use crate::engine::network::{Network, Owner};
-use crate::engine::scheduler::Flow;
+use crate::engine::scheduler::{Flow, Random};
 use crate::engine::service::{
-    ForwardingMethod, Protocol, RealServer, ServiceKey, ServiceSpec, VirtualService,
+    ForwardingMethod, Pool, Protocol, RealServer, ServiceKey, ServiceSpec, VirtualService,
 };
 use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::{Addr, Endpoint, Headers};
@@ -123,9 +124,9 @@ impl Director {
         transit: &Transit<'_, '_, impl Network>,
     ) -> Result<Choice, DropReason> {
         let Flow { client, destination } = flow;
-        let now = transit.now;
         let mut pool = service.pool();
         let spec = pool.spec();
+        transit.tell(|| Event::Matched { service: spec.key, scheduler: spec.scheduler.clone() });
         let one_packet = spec.one_packet && protocol == Protocol::Udp;
         let on_own_port = is_on_own_port(&spec.key, destination.port);
         let Some(timeout_s) = spec.persistence_timeout_s else {
@@ -133,7 +134,8 @@ impl Director {
             if !on_own_port && !matches!(spec.key, ServiceKey::Mark { .. }) {
                 return Err(DropReason::NoServer);
             }
-            let real = pool.schedule(&flow, now, &mut self.random).ok_or(DropReason::NoServer)?;
+            let real = ask(&mut pool, &flow, transit, &mut self.random);
+            let real = real.ok_or(DropReason::NoServer)?;
             let port = or_else_port(real.port(), destination.port);
             let locals = local_addresses(&real, pool.spec());
             return Ok(Choice { real, port, template: None, one_packet, locals });
@@ -142,20 +144,29 @@ impl Director {
         if spec.persistence_engine.is_some() {
             key = key.of_call(transit.call_id().ok_or(DropReason::NoCallId)?);
         }
+        let bound = key.client();
         let quiescent = self.snapshot.settings.expire_quiescent_template != 0;
         // Held until the template is there, so that no other worker makes one for the client.
         let mut templates = self.services.templates();
-        let template = match templates.find(&key, quiescent, now) {
+        let known = templates.find(&key, quiescent, transit.now);
+        let is_new = known.is_none();
+        let template = match known {
             Some(template) => template,
             None => {
-                let real = pool.schedule(&flow, now, &mut self.random);
+                let real = ask(&mut pool, &flow, transit, &mut self.random);
                 let real = real.ok_or(DropReason::NoServer)?;
                 let port = if key.has_port() { real.port() } else { 0 };
-                let bound = templates.insert(key, real, port, timeout_s, now);
-                bound.ok_or(DropReason::TableFull)?
+                let inserted = templates.insert(key, real, port, timeout_s, transit.now);
+                inserted.ok_or(DropReason::TableFull)?
             }
         };
         let real = Arc::clone(template.real());
+        transit.tell(|| {
+            let call = transit.call_id().map(|call| String::from_utf8_lossy(call).into_owned());
+            let call = call.filter(|_| pool.spec().persistence_engine.is_some());
+            let real = real.endpoint();
+            Event::Bound(Binding { client: bound, call, real, is_new, timeout_s })
+        });
         let port = if on_own_port { real.port() } else { 0 };
         let port = or_else_port(port, destination.port);
         let locals = local_addresses(&real, pool.spec());
@@ -200,8 +211,25 @@ impl Director {
         };
         let id = self.conns.insert(new, transit.now).ok_or(DropReason::TableFull)?;
         counted.counters(self.worker).count_connection();
+        transit.tell(|| Event::Opened(Sight::of(self.conns.get(id))));
         Ok(id)
     }
+}
+
+/// Asks the scheduler for a server.
+fn ask(
+    pool: &mut Pool,
+    flow: &Flow,
+    transit: &Transit<'_, '_, impl Network>,
+    random: &mut dyn Random,
+) -> Option<Arc<RealServer>> {
+    transit.tell(|| Event::Weighed {
+        reals: pool.reals().iter().map(|real| real.endpoint()).collect(),
+        explanation: pool.explain(flow, transit.now),
+    });
+    let chosen = pool.schedule(flow, transit.now, random);
+    transit.tell(|| Event::Chose(chosen.as_ref().map(|real| real.endpoint())));
+    chosen
 }
 
 /// What a packet asks for.

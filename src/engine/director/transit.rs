@@ -2,6 +2,7 @@
 
 use crate::engine::conn::sctp::SctpEvent;
 use crate::engine::conn::tcp::TcpFlags;
+use crate::engine::event::Event;
 use crate::engine::network::Network;
 use crate::engine::sip::call_id;
 use crate::engine::time::Moment;
@@ -31,6 +32,12 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
     ) -> Self {
         let flags = tcp_flags(packet, headers);
         Self { packet, headers, network, now, flags }
+    }
+
+    /// Tells whoever listens what is considered.
+    #[inline]
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        self.network.witness(event);
     }
 
     /// The bytes from the transport header on.

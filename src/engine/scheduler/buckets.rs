@@ -1,5 +1,7 @@
 //! The 256 buckets of `sh` and `dh`.
 
+use std::fmt::Display;
+
 use super::{Explanation, Reals};
 
 /// Number of bits of a bucket's number.
@@ -36,10 +38,17 @@ impl Buckets {
         (!self.is_empty).then(|| usize::from(self.servers[bucket % COUNT]))
     }
 
-    /// Tells people how many buckets each server has, and who has this one.
-    pub(super) fn explain(&self, bucket: usize, reals: &Reals) -> Explanation {
-        let note = format!("bucket {bucket} of {COUNT}");
-        Explanation::new(note, reals, |index, _| {
+    /// Tells people how many buckets each server has, and who has this one, which `hashed` fell
+    /// into.
+    pub(super) fn explain(
+        &self,
+        rule: &'static str,
+        hashed: impl Display,
+        bucket: usize,
+        reals: &Reals,
+    ) -> Explanation {
+        let note = format!("{hashed} falls into bucket {bucket} of {COUNT}");
+        Explanation::new(rule, note, reals, |index, _| {
             let owned = self.servers.iter().filter(|&&owner| usize::from(owner) == index).count();
             let this = if self.server(bucket) == Some(index) { ", this one too" } else { "" };
             format!("{owned} buckets{this}")

@@ -28,7 +28,8 @@ impl Scheduler for DestinationHash {
     }
 
     fn explain(&self, reals: &Reals, flow: &Flow, _: Moment) -> Explanation {
-        self.buckets.explain(bucket(flow), reals)
+        let rule = "the destination address decides";
+        self.buckets.explain(rule, flow.destination.addr, bucket(flow), reals)
     }
 
     fn update(&mut self, reals: &Reals, change: Change) -> Result<(), ConfigError> {

@@ -7,7 +7,9 @@ use crate::engine::service::RealServer;
 /// What a scheduler looks at for one flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
-    /// What holds for the whole choice, such as the bucket a client falls into; may be empty.
+    /// How the scheduler chooses, in a few words.
+    pub rule: &'static str,
+    /// What holds for this choice as a whole, such as the bucket a client falls into; may be empty.
     pub note: String,
     /// One text per server in the order of the list: its figure, or why it is out of the question.
     pub figures: Vec<String>,
@@ -16,6 +18,7 @@ pub struct Explanation {
 impl Explanation {
     /// An explanation with a figure for every server that may take connections.
     pub(super) fn new(
+        rule: &'static str,
         note: impl Into<String>,
         reals: &Reals,
         figure: impl Fn(usize, &RealServer) -> String,
@@ -24,7 +27,7 @@ impl Explanation {
             Some(reason) => reason.into(),
             None => figure(index, real),
         });
-        Self { note: note.into(), figures: each.collect() }
+        Self { rule, note: note.into(), figures: each.collect() }
     }
 }
 

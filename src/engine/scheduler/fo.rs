@@ -20,6 +20,7 @@ impl Scheduler for Failover {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| format!("weight {}", real.weight()))
+        let rule = "the heaviest server; of equals the first";
+        Explanation::new(rule, "", reals, |_, real| format!("weight {}", real.weight()))
     }
 }

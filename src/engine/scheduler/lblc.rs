@@ -1,6 +1,6 @@
 //! `lblc`: a destination address stays with the server it was first sent to.
 
-use super::load::{Ratio, eligible, least_weighted};
+use super::load::{eligible, least_weighted};
 use super::locality::{Held, Memory, is_overburdened};
 use super::{Explanation, Flow, Made, Options, Overhead, Random, Reals, Scheduler};
 use crate::engine::time::Moment;
@@ -52,11 +52,12 @@ impl Scheduler for Locality {
                 format!("{addr} was with {}, which is gone", held.real.endpoint())
             }
             Some(held) if keeps(held, reals) => format!("{addr} is with {}", held.real.endpoint()),
-            Some(held) => format!("{addr} leaves {}", held.real.endpoint()),
+            Some(held) => {
+                format!("{addr} leaves {}, which cannot or has too many", held.real.endpoint())
+            }
         };
-        Explanation::new(note, reals, |_, real| {
-            format!("load {}", Ratio::new(self.overhead.of(real), real.weight()))
-        })
+        let rule = "an address stays with its server; new ones go where wlc sends them";
+        Explanation::new(rule, note, reals, |_, real| self.overhead.quotient(real))
     }
 
     fn configure(&mut self, options: &Options) {

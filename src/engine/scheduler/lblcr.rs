@@ -68,9 +68,8 @@ impl Scheduler for Replication {
                 format!("{addr} is with {}", members.collect::<Vec<_>>().join(", "))
             }
         };
-        Explanation::new(note, reals, |_, real| {
-            format!("load {}", Ratio::new(self.overhead.of(real), real.weight()))
-        })
+        let rule = "the least loaded of an address's set of servers, which grows as wlc chooses";
+        Explanation::new(rule, note, reals, |_, real| self.overhead.quotient(real))
     }
 
     fn configure(&mut self, options: &Options) {

@@ -23,7 +23,10 @@ impl Scheduler for LeastConnection {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| format!("load {}", self.overhead.of(real)))
+        let rule = "the fewest connections, active ones counting 256 times; of equals the first";
+        Explanation::new(rule, "", reals, |_, real| {
+            format!("{} = {}", self.overhead.sum(real), self.overhead.of(real))
+        })
     }
 
     fn configure(&mut self, options: &Options) {

@@ -18,6 +18,21 @@ pub enum Overhead {
 }
 
 impl Overhead {
+    /// How the load of a server comes about: `256 × 2 + 1`.
+    pub(super) fn sum(self, real: &RealServer) -> String {
+        let (active, inactive) = (real.active(), real.inactive());
+        match self {
+            Self::Classic => format!("256 × {active} + {inactive}"),
+            Self::WithTotal => format!("257 × {active} + {inactive}"),
+        }
+    }
+
+    /// The load of a server for its weight: `(256 × 2 + 1) / 3 = 171`.
+    pub(super) fn quotient(self, real: &RealServer) -> String {
+        let load = Ratio::new(self.of(real), real.weight());
+        format!("({}) / {} = {load}", self.sum(real), real.weight())
+    }
+
     /// The load of a server.
     pub(super) fn of(self, real: &RealServer) -> u64 {
         let (active, inactive) = (u64::from(real.active()), u64::from(real.inactive()));
@@ -84,6 +99,8 @@ impl PartialOrd for Ratio {
 
 impl std::fmt::Display for Ratio {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.load, self.weight)
+        let quotient = self.load as f64 / f64::from(self.weight);
+        // Two decimals, and none where they are zero.
+        write!(f, "{}", (quotient * 100.0).round() / 100.0)
     }
 }

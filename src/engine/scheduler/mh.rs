@@ -58,7 +58,16 @@ impl Scheduler for MaglevHash {
 
     fn explain(&self, reals: &Reals, flow: &Flow, _: Moment) -> Explanation {
         let place = self.place(flow, 0);
-        Explanation::new(format!("place {place} of {SIZE}"), reals, |index, _| {
+        let rule = "the client's address decides, by a table that changes little with the servers";
+        let client = if self.flags.port { flow.client } else { Endpoint::new(flow.client.addr, 0) };
+        let mut note = match client.port {
+            0 => format!("{} falls on place {place} of {SIZE}", client.addr),
+            _ => format!("{client} falls on place {place} of {SIZE}"),
+        };
+        if self.flags.fallback && self.usable(reals, place).is_none() {
+            note += ", whose server cannot; it is hashed again";
+        }
+        Explanation::new(rule, note, reals, |index, _| {
             let owned = self.table.iter().filter(|&&owner| usize::from(owner) == index).count();
             let this = if self.owner(place) == Some(index) { ", this one too" } else { "" };
             format!("{owned} places{this}")

@@ -19,6 +19,6 @@ impl Scheduler for NoScheduler {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("there is no scheduler", reals, |_, _| "never".into())
+        Explanation::new("nothing", "", reals, |_, _| "never".into())
     }
 }

@@ -1,7 +1,7 @@
 //! `nq`: nobody queues while a server is idle.
 
-use super::load::{Ratio, eligible};
-use super::sed::{delay, shortest};
+use super::load::eligible;
+use super::sed::{describe, shortest};
 use super::{Explanation, Flow, Made, Options, Random, Reals, Scheduler};
 use crate::engine::time::Moment;
 
@@ -24,9 +24,10 @@ impl Scheduler for NeverQueue {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| match real.active() {
+        let rule = "the first idle server, otherwise as sed";
+        Explanation::new(rule, "", reals, |_, real| match real.active() {
             0 => "idle".into(),
-            _ => format!("delay {}", Ratio::new(delay(real), real.weight())),
+            _ => describe(real),
         })
     }
 }

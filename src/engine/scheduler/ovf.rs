@@ -24,7 +24,8 @@ impl Scheduler for Overflow {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| {
+        let rule = "the heaviest server with no more active connections than its weight";
+        Explanation::new(rule, "", reals, |_, real| {
             let full = if is_full(real) { ", full" } else { "" };
             format!("weight {}, {} active{full}", real.weight(), real.active())
         })

@@ -27,7 +27,10 @@ impl Scheduler for RoundRobin {
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
         let turn = |index| self.turns(reals).position(|next| next == index).unwrap_or(0) + 1;
-        Explanation::new("", reals, |index, _| format!("turn {}", turn(index)))
+        Explanation::new("each in turn", "", reals, |index, _| match turn(index) {
+            1 => "next".into(),
+            turn => format!("turn {turn}"),
+        })
     }
 
     fn update(&mut self, _: &Reals, change: Change) -> Result<(), ConfigError> {

@@ -24,15 +24,21 @@ impl Scheduler for ShortestDelay {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| {
-            format!("delay {}", Ratio::new(delay(real), real.weight()))
-        })
+        let rule =
+            "the fewest active connections, with the new one, for the weight; of equals the first";
+        Explanation::new(rule, "", reals, |_, real| describe(real))
     }
 }
 
 /// The server with the shortest expected delay.
 pub(super) fn shortest(reals: &Reals) -> Option<usize> {
     least_weighted(eligible(reals), delay)
+}
+
+/// How the delay of a server comes about: `(2 + 1) / 3 = 1`.
+pub(super) fn describe(real: &RealServer) -> String {
+    let delay = Ratio::new(delay(real), real.weight());
+    format!("({} + 1) / {} = {delay}", real.active(), real.weight())
 }
 
 /// Connections there will be with the new one, for a server of weight 1 the delay itself.

@@ -25,18 +25,25 @@ pub(super) fn make(options: &Options, reals: &Reals, _: Moment) -> Made {
 impl Scheduler for SourceHash {
     fn pick(&mut self, reals: &Reals, flow: &Flow, _: Moment, _: &mut dyn Random) -> Option<usize> {
         let hashed = self.hash(flow);
-        let usable =
-            |bucket| self.buckets.server(bucket).filter(|&index| is_eligible(&reals[index]));
-        match usable(hashed) {
+        match self.usable(reals, hashed) {
             None if self.flags.fallback => (0..COUNT)
                 .map(|offset| ((offset + hashed) % COUNT + hashed) % COUNT)
-                .find_map(usable),
+                .find_map(|bucket| self.usable(reals, bucket)),
             found => found,
         }
     }
 
     fn explain(&self, reals: &Reals, flow: &Flow, _: Moment) -> Explanation {
-        self.buckets.explain(self.hash(flow), reals)
+        let rule = "the client's address decides";
+        let bucket = self.hash(flow);
+        let mut explanation = match self.flags.port {
+            true => self.buckets.explain(rule, flow.client, bucket, reals),
+            false => self.buckets.explain(rule, flow.client.addr, bucket, reals),
+        };
+        if self.flags.fallback && self.usable(reals, bucket).is_none() {
+            explanation.note += ", whose server cannot; it is hashed again";
+        }
+        explanation
     }
 
     fn update(&mut self, reals: &Reals, _: Change) -> Result<(), ConfigError> {
@@ -50,6 +57,11 @@ impl Scheduler for SourceHash {
 }
 
 impl SourceHash {
+    /// The server of a bucket, if it can take connections.
+    fn usable(&self, reals: &Reals, bucket: usize) -> Option<usize> {
+        self.buckets.server(bucket).filter(|&index| is_eligible(&reals[index]))
+    }
+
     fn hash(&self, flow: &Flow) -> usize {
         let port = if self.flags.port { u32::from(flow.client.port) } else { 0 };
         hash::bucket(hash::fold(flow.client.addr).wrapping_add(port), BITS)

@@ -39,9 +39,9 @@ impl Scheduler for TwoChoices {
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
         let total: u64 = eligible(reals).map(|(_, real)| weight(real)).sum();
-        Explanation::new("the better of two at random", reals, |_, real| {
-            let load = Ratio::new(self.overhead.of(real), real.weight());
-            format!("chance {}/{total}, load {load}", weight(real))
+        let rule = "the less loaded of two drawn at random by weight";
+        Explanation::new(rule, "", reals, |_, real| {
+            format!("weight {} of {total}, {}", weight(real), self.overhead.quotient(real))
         })
     }
 

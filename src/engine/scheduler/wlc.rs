@@ -1,6 +1,6 @@
 //! `wlc`: the fewest connections for the weight. ipvsadm's default.
 
-use super::load::{Ratio, eligible, least_weighted};
+use super::load::{eligible, least_weighted};
 use super::{Explanation, Flow, Made, Options, Overhead, Random, Reals, Scheduler};
 use crate::engine::time::Moment;
 
@@ -23,9 +23,8 @@ impl Scheduler for WeightedLeastConnection {
     }
 
     fn explain(&self, reals: &Reals, _: &Flow, _: Moment) -> Explanation {
-        Explanation::new("", reals, |_, real| {
-            format!("load {}", Ratio::new(self.overhead.of(real), real.weight()))
-        })
+        let rule = "the fewest connections for the weight, active ones counting 256 times; of equals the first";
+        Explanation::new(rule, "", reals, |_, real| self.overhead.quotient(real))
     }
 
     fn configure(&mut self, options: &Options) {

@@ -43,8 +43,9 @@ impl Scheduler for WeightedRoundRobin {
             Some(real) => format!(", after {}", real.endpoint()),
             None => String::new(),
         });
-        let note = format!("bar {} of {}{after}", self.current, self.highest);
-        Explanation::new(note, reals, |_, real| format!("weight {}", real.weight()))
+        let rule = "in turn whose weight reaches a bar, which falls with every round";
+        let note = format!("the bar is at {} of {}{after}", self.current, self.highest);
+        Explanation::new(rule, note, reals, |_, real| format!("weight {}", real.weight()))
     }
 
     fn update(&mut self, reals: &Reals, _: Change) -> Result<(), ConfigError> {

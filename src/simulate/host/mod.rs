@@ -9,13 +9,16 @@ mod policy;
 mod reassembly;
 mod routes;
 mod sockets;
+mod story;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
 use super::topology::{Host, Link};
+use crate::engine::event::Event;
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
 use crate::packet::{Addr, Headers, PacketBuf, SegmentKind};
@@ -25,6 +28,8 @@ use reassembly::Reassembly;
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
+use story::Listening;
+pub use story::{Fate, Story};
 
 /// Bytes in front of a packet for the headers of a tunnel.
 /// Room behind a packet, for payloads that grow.
@@ -92,6 +97,8 @@ pub struct DirectorHost {
     emitted: VecDeque<Emission>,
     next_id: u32,
     now: Moment,
+    /// What became of each packet, if anybody wants to know.
+    stories: Option<VecDeque<Story>>,
 }
 
 impl DirectorHost {
@@ -107,7 +114,19 @@ impl DirectorHost {
             emitted: VecDeque::new(),
             next_id: FIRST_ID,
             now,
+            stories: None,
         }
+    }
+
+    /// Takes note of what becomes of each packet from now on, and why.
+    pub fn take_notes(&mut self) {
+        self.stories.get_or_insert_default();
+    }
+
+    /// The next note, if there are any.
+    #[must_use]
+    pub fn poll_story(&mut self) -> Option<Story> {
+        self.stories.as_mut()?.pop_front()
     }
 
     /// The director.
@@ -126,19 +145,19 @@ impl DirectorHost {
     /// Takes a packet that arrived on a link, or from the host itself.
     pub fn receive(&mut self, datagram: Datagram, link: Option<Link>) {
         let Some(packet) = dissect(&datagram.finished()) else { return };
-        if packet.fields.bad_ip_sum || packet.fields.quote != 0 || self.is_martian(&packet) {
-            return;
+        if let Some(reason) = self.refusal(&packet) {
+            return self.note(&packet, Vec::new(), Fate::NotTaken(reason));
         }
         self.director.refresh();
         let is_here = self.is_here(&packet, link);
         let is_virtual = self.director.snapshot().is_virtual(packet.dst.into());
         if is_virtual && !is_here {
             // IPVS sees such packets only as replies, and errors once they are routed.
-            return if packet.is_icmp_error() {
-                self.forward_error(packet)
-            } else {
-                self.forward(packet)
-            };
+            if packet.is_icmp_error() {
+                return self.forward_error(packet);
+            }
+            self.note(&packet, Vec::new(), Fate::Bypassed);
+            return self.forward(packet);
         }
         match self.consult(&datagram) {
             Consulted::Done => {}
@@ -170,6 +189,23 @@ impl DirectorHost {
     #[must_use]
     pub fn poll_emission(&mut self) -> Option<Emission> {
         self.emitted.pop_front()
+    }
+
+    /// Why the host drops a packet before anybody else sees it, if it does.
+    fn refusal(&self, packet: &Packet) -> Option<&'static str> {
+        if packet.fields.bad_ip_sum {
+            Some("the checksum of its IP header is wrong")
+        } else if packet.fields.quote != 0 {
+            Some("it is shorter than its headers say")
+        } else {
+            self.is_martian(packet).then_some("such an address cannot come by a wire")
+        }
+    }
+
+    fn note(&mut self, packet: &Packet, events: Vec<Event>, fate: Fate) {
+        if let Some(stories) = &mut self.stories {
+            stories.push_back(Story { packet: packet.clone(), events, fate });
+        }
     }
 
     /// Whether routing would drop a packet for its addresses. **Source** — RFC 1812 §5.3.7.
@@ -205,7 +241,14 @@ impl DirectorHost {
         if let Some((start, offset)) = datagram.unfinished {
             buf.set_unfinished_checksum(start, offset);
         }
-        let verdict = self.director.handle_packet(&mut buf, &self.routes, self.now);
+        let (verdict, events) = match self.stories {
+            None => (self.director.handle_packet(&mut buf, &self.routes, self.now), Vec::new()),
+            Some(_) => {
+                let around = Listening { routes: &self.routes, heard: RefCell::default() };
+                let verdict = self.director.handle_packet(&mut buf, &around, self.now);
+                (verdict, around.heard.into_inner())
+            }
+        };
         let segmentation = buf.offload.segmentation;
         let largest = match segmentation.kind {
             SegmentKind::Fragments => usize::from(segmentation.size_bytes),
@@ -214,6 +257,12 @@ impl DirectorHost {
         let unfinished = buf.unfinished_checksum();
         let unfinished = unfinished.map(|(start, field)| (start, (field - start) as u16));
         let left = Datagram { bytes: buf.bytes().to_vec(), unfinished };
+        if self.stories.is_some()
+            && let Some(packet) = dissect(&datagram.finished())
+        {
+            let fate = self.fate(verdict, &packet, &left);
+            self.note(&packet, events, fate);
+        }
         self.collect_output();
         match verdict {
             Verdict::Pass => return Consulted::LeftToHost,
@@ -221,6 +270,22 @@ impl DirectorHost {
             Verdict::Reply | Verdict::Drop(_) => {}
         }
         Consulted::Done
+    }
+
+    /// What becomes of a packet by the director's verdict.
+    fn fate(&self, verdict: Verdict, packet: &Packet, left: &Datagram) -> Fate {
+        match verdict {
+            Verdict::Forward(hop) => {
+                let to = match self.routes.way(hop.to.into()) {
+                    Way::Link(link, next_hop) => Some(Host::owner_of(link, next_hop)),
+                    Way::Local | Way::Unreachable => None,
+                };
+                Fate::Forwarded { packet: dissect(&left.finished()).map(Box::new), to }
+            }
+            Verdict::Reply => Fate::Answered,
+            Verdict::Pass => Fate::LeftToHost(self.routes.is_local(packet.dst)),
+            Verdict::Drop(reason) => Fate::Dropped(reason),
+        }
     }
 
     fn collect_output(&mut self) {
@@ -336,6 +401,8 @@ impl DirectorHost {
                     }
                 }
             },
+            // Only IPv4 knows UDP without a checksum.
+            Proto::Udp if packet.src.is_ipv6() && packet.fields.sum == Sum::Absent => {}
             Proto::Udp => {
                 if self.sockets.deliver_udp(&packet) == Delivery::Refused {
                     self.report(&packet, Trouble::PortUnreachable);

@@ -65,19 +65,21 @@ fn dissect_ip(data: &[u8]) -> Option<Ip<'_>> {
 
 fn dissect_ipv4(data: &[u8]) -> Option<Ip<'_>> {
     let header_len = usize::from(data.first()? & 15) * 4;
-    let header = data.get(..header_len.max(20))?;
-    let addr = |at: usize| IpAddr::V4(Ipv4Addr::from_bits(u32_at(header, at)));
-    let mut packet = Packet::new(addr(12), addr(16), Proto::from_number(header[9]));
-    let (fields, flags) = (&mut packet.fields, u16_at(header, 6));
-    fields.tos = header[1];
-    fields.ttl = header[8];
-    fields.id = u16_at(header, 4).into();
+    // A quote may end within the options.
+    let fixed = data.get(..20)?;
+    let header = data.get(..header_len.max(20)).unwrap_or(data);
+    let addr = |at: usize| IpAddr::V4(Ipv4Addr::from_bits(u32_at(fixed, at)));
+    let mut packet = Packet::new(addr(12), addr(16), Proto::from_number(fixed[9]));
+    let (fields, flags) = (&mut packet.fields, u16_at(fixed, 6));
+    fields.tos = fixed[1];
+    fields.ttl = fixed[8];
+    fields.id = u16_at(fixed, 4).into();
     fields.df = flags & 0x4000 != 0;
     fields.ipopts = header[20..].to_vec();
-    fields.bad_ip_sum = internet_checksum(header) != 0;
+    fields.bad_ip_sum = header.len() >= header_len && internet_checksum(header) != 0;
     let (offset, more) = ((flags & 0x1fff) << 3, flags & 0x2000 != 0);
     fields.frag = (offset != 0 || more).then_some(Fragment { offset, more });
-    let end = usize::from(u16_at(header, 2)).max(header.len());
+    let end = usize::from(u16_at(fixed, 2)).max(header.len());
     let transport = &data[header.len()..end.min(data.len())];
     Some(Ip { packet, transport, whole_len: end - header.len() })
 }

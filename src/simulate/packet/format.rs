@@ -42,7 +42,7 @@ impl Packet {
     }
 
     /// The protocol's name in the notation.
-    pub(super) fn proto_name(&self) -> String {
+    pub fn proto_name(&self) -> String {
         match self.proto {
             Proto::Other(number) => format!("p{number}"),
             proto => {

@@ -101,6 +101,7 @@ impl<W: Write> Player<W> {
             if self.trace {
                 self.trace_packet(link, *side, &packet, &frames)?;
             }
+            self.tell_stories(None)?;
             let words: Vec<String> =
                 frames.iter().map(|frame| fate(frame, link, &packet)).collect();
             fates.push(if words.is_empty() { "-".into() } else { words.join("+") });
@@ -157,6 +158,7 @@ impl<W: Write> Player<W> {
             Real => "server",
         };
         self.transcript.result(&format!("{link} {side} sends {packet}"))?;
+        self.tell_stories(Some(packet))?;
         self.show(frames)
     }
 

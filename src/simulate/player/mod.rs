@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::Administration;
+use super::explain::explain;
 use super::host::DirectorHost;
 use super::lab::{Frame, Lab};
 use super::packet::{Packet, Proto, SYNC_PORT, dissect, fragments, reassemble, to_hex};
@@ -48,9 +49,25 @@ pub enum PlayError {
     Write(#[from] io::Error),
 }
 
+/// How a scenario is played.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Whether the transcript tells under each packet why it became what it became. Such a
+    /// transcript cannot be compared with recorded ones.
+    pub explain: bool,
+}
+
 /// Plays `steps` in a network of their own, and writes what happens to `writer`.
 pub fn play(steps: &[Step], writer: impl Write) -> Result<(), PlayError> {
+    play_in(Manner::default(), steps, writer)
+}
+
+/// Plays `steps` as [`play`] does, in some manner.
+pub fn play_in(manner: Manner, steps: &[Step], writer: impl Write) -> Result<(), PlayError> {
     let mut player = Player::new(writer);
+    if manner.explain {
+        player.lab.host.take_notes();
+    }
     steps.iter().try_for_each(|step| player.play_step(step))
 }
 
@@ -111,7 +128,8 @@ impl<W: Write> Player<W> {
     }
 
     fn play_step(&mut self, step: &Step) -> Result<(), PlayError> {
-        self.play_action(step).map_err(|error| match error {
+        let played = self.play_action(step).and_then(|()| self.tell_stories(None));
+        played.map_err(|error| match error {
             StepError::Impossible(why) => PlayError::Step { line: step.line, why },
             StepError::Write(error) => PlayError::Write(error),
         })
@@ -203,6 +221,7 @@ impl<W: Write> Player<W> {
 
     fn send(&mut self, link: Link, packet: &Packet, pieces: Vec<Vec<u8>>) -> Played {
         let frames = self.exchange(link, packet, pieces)?;
+        self.tell_stories(Some(packet))?;
         if frames.is_empty() {
             self.transcript.result("nothing")?;
         }
@@ -231,6 +250,21 @@ impl<W: Write> Player<W> {
         }
         self.remember(&frames);
         Ok(frames)
+    }
+
+    /// Explains what became of each packet since the last call. `shown` is one whose line stands
+    /// above already.
+    fn tell_stories(&mut self, shown: Option<&Packet>) -> Played {
+        while let Some(story) = self.lab.host.poll_story() {
+            let text = story.packet.format(self.last_id);
+            if shown.is_none_or(|shown| shown.format(self.last_id) != text) {
+                self.transcript.explanation(&text)?;
+            }
+            for line in explain(&story) {
+                self.transcript.explanation(&format!("  {line}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn show_pending(&mut self) -> Played {
