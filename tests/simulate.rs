@@ -175,6 +175,20 @@ $ send out 12.0.0.3:1000 > 12.0.0.1:80 tcp A
   nothing
 ";
 
+#[test]
+fn the_picture_in_the_docs_is_what_is_drawn() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.svg", std::process::id()));
+    let output = ulvs().arg("--plot").arg(&path).output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    let drawn = fs::read_to_string(&path);
+    let _ = fs::remove_file(&path);
+    let committed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/scheduler/schedulers.svg");
+    // Not assert_eq, which would print both.
+    let same = drawn.unwrap() == fs::read_to_string(&committed).unwrap();
+    assert!(same, "draw it anew: ulvs simulate --plot {}", committed.display());
+}
+
 /// The recorded scenarios, but for those of schedulers alone: who listens must not change what is
 /// heard.
 #[test]

@@ -9,6 +9,7 @@ mod host;
 mod lab;
 pub mod packet;
 mod player;
+pub mod plot;
 pub mod scenario;
 mod settings;
 mod sync;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ulvs::simulate::scenario::{Step, parse_scenario};
-use ulvs::simulate::{Manner, PlayError, play_in};
+use ulvs::simulate::{Manner, PlayError, play_in, plot};
 
 /// The exit code for files that cannot be read, or not be understood.
 const BAD_INPUT: u8 = 2;
@@ -17,16 +17,22 @@ const BAD_INPUT: u8 = 2;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Scenario files; `-` reads standard input.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "plot", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Tell under each packet why: the service that takes it, what the scheduler looks at, the
     /// connection with its state before and after, and what is rewritten.
     #[arg(long)]
     explain: bool,
+    /// Draw how every scheduler distributes the same thousands of connections, as an SVG picture.
+    #[arg(long, value_name = "OUT.svg", conflicts_with_all = ["files", "explain"])]
+    plot: Option<PathBuf>,
 }
 
 /// Plays the scenarios one after another.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if let Some(path) = &arguments.plot {
+        return draw(path);
+    }
     let mut scenarios = Vec::new();
     for path in &arguments.files {
         match read(path) {
@@ -49,6 +55,16 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match output.flush() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => end_of_output(&error),
+    }
+}
+
+fn draw(path: &Path) -> ExitCode {
+    match std::fs::write(path, plot::schedulers()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ulvs: {}: cannot write the picture: {error}", path.display());
+            ExitCode::FAILURE
+        }
     }
 }
 

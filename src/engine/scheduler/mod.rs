@@ -24,6 +24,10 @@
 //! | `lblcr` | the least loaded of an address's set of servers | `lblcr.rs` |
 //! | `none` | nothing | `none.rs` |
 //!
+//! Drawn by `ulvs simulate --plot`:
+//!
+#![doc = include_str!("schedulers.svg")]
+//!
 //! # Adding one
 //!
 //! 1. Write `NAME.rs` here: a struct, `impl Scheduler` for it, and

@@ -43,7 +43,7 @@ impl Scheduler for WeightedRoundRobin {
             Some(real) => format!(", after {}", real.endpoint()),
             None => String::new(),
         });
-        let rule = "in turn whose weight reaches a bar, which falls with every round";
+        let rule = "in turn, if the weight reaches a bar that falls with every round";
         let note = format!("the bar is at {} of {}{after}", self.current, self.highest);
         Explanation::new(rule, note, reals, |_, real| format!("weight {}", real.weight()))
     }
