@@ -30,7 +30,7 @@
 //!
 //! # Adding one
 //!
-//! 1. Write `NAME.rs` here: a struct, `impl Scheduler` for it, and
+//! 1. Write `NAME.rs` here (`fo.rs` is the shortest to begin with): a struct, `impl Scheduler` for it, and
 //!
 //!    ```text
 //!    pub(super) fn make(_: &Options, _: &Reals, _: Moment) -> Made {
@@ -42,8 +42,9 @@
 //!    or tables also writes [`Scheduler::update`]; one with flags or timers the others.
 //! 2. Add `mod NAME;` and a line to [`REGISTRY`], in the order of names.
 //!
-//! Everything that holds for all schedulers is then tested for it too: `tests.rs` goes through the
-//! registry with random servers, edits and connections, and the bench measures it.
+//! Everything that holds for all schedulers is then tested for it too: `tests` goes through the
+//! registry with random servers, edits and connections, the bench measures it, `ulvs simulate
+//! --explain` tells its figures, and `--plot` draws it.
 
 use std::fmt::Debug;
 use std::sync::Arc;
