@@ -11,7 +11,6 @@ mod routes;
 mod sockets;
 mod story;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +27,6 @@ use reassembly::Reassembly;
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
-use story::Listening;
 pub use story::{Fate, Story};
 
 /// Bytes in front of a packet for the headers of a tunnel.
@@ -121,6 +119,7 @@ impl DirectorHost {
     /// Takes note of what becomes of each packet from now on, and why.
     pub fn take_notes(&mut self) {
         self.stories.get_or_insert_default();
+        self.routes.journal.listen();
     }
 
     /// The next note, if there are any.
@@ -241,14 +240,7 @@ impl DirectorHost {
         if let Some((start, offset)) = datagram.unfinished {
             buf.set_unfinished_checksum(start, offset);
         }
-        let (verdict, events) = match self.stories {
-            None => (self.director.handle_packet(&mut buf, &self.routes, self.now), Vec::new()),
-            Some(_) => {
-                let around = Listening { routes: &self.routes, heard: RefCell::default() };
-                let verdict = self.director.handle_packet(&mut buf, &around, self.now);
-                (verdict, around.heard.into_inner())
-            }
-        };
+        let verdict = self.director.handle_packet(&mut buf, &self.routes, self.now);
         let segmentation = buf.offload.segmentation;
         let largest = match segmentation.kind {
             SegmentKind::Fragments => usize::from(segmentation.size_bytes),
@@ -261,7 +253,7 @@ impl DirectorHost {
             && let Some(packet) = dissect(&datagram.finished())
         {
             let fate = self.fate(verdict, &packet, &left);
-            self.note(&packet, events, fate);
+            self.note(&packet, self.routes.journal.take(), fate);
         }
         self.collect_output();
         match verdict {
@@ -433,6 +425,10 @@ impl Network for Routes {
 
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {
         matches!(self.way(to.into()), Way::Link(link, _) if link.name() == interface)
+    }
+
+    fn witness(&self, event: impl FnOnce() -> Event) {
+        self.journal.hear(event);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::story::Journal;
 use crate::simulate::topology::{DIRECTOR, Link, ROUTER};
 
 /// The smallest MTU that IPv4 allows on a link. **Source** — RFC 791 §3.2.
@@ -106,6 +107,8 @@ pub struct Routes {
     routes: Vec<(Prefix, Target)>,
     mtus: [u32; 2],
     changes: u64,
+    /// What the director considers while it asks.
+    pub journal: Journal,
 }
 
 impl Default for Routes {
@@ -126,7 +129,7 @@ impl Default for Routes {
             let router = Link::Out.address(ROUTER, ipv6).expect("the router has addresses");
             add(default, Target::Via(router));
         }
-        Self { routes, mtus: [1500; 2], changes: 0 }
+        Self { routes, mtus: [1500; 2], changes: 0, journal: Journal::default() }
     }
 }
 

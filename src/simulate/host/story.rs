@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::Routes;
+use crate::engine::DropReason;
 use crate::engine::event::Event;
-use crate::engine::{DropReason, Network, Owner};
-use crate::packet::Addr;
 use crate::simulate::packet::Packet;
 use crate::simulate::topology::Host;
 
@@ -42,32 +40,25 @@ pub enum Fate {
     Bypassed,
 }
 
-/// A network that listens to what the director considers.
-pub(super) struct Listening<'a> {
-    /// The network itself.
-    pub routes: &'a Routes,
-    /// What was heard.
-    pub heard: RefCell<Vec<Event>>,
-}
+/// What the director considered, while somebody listens.
+#[derive(Clone, Debug, Default)]
+pub struct Journal(RefCell<Option<Vec<Event>>>);
 
-impl Network for Listening<'_> {
-    fn mtu(&self, to: Addr) -> Option<usize> {
-        self.routes.mtu(to)
+impl Journal {
+    /// Listens from now on.
+    pub fn listen(&self) {
+        self.0.borrow_mut().get_or_insert_default();
     }
 
-    fn address_towards(&self, to: Addr) -> Option<Addr> {
-        self.routes.address_towards(to)
+    /// Takes note of an event if somebody listens.
+    pub fn hear(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &mut *self.0.borrow_mut() {
+            events.push(event());
+        }
     }
 
-    fn owner(&self, addr: Addr) -> Owner {
-        self.routes.owner(addr)
-    }
-
-    fn leaves_by(&self, to: Addr, interface: &str) -> bool {
-        self.routes.leaves_by(to, interface)
-    }
-
-    fn witness(&self, event: impl FnOnce() -> Event) {
-        self.heard.borrow_mut().push(event());
+    /// What was heard since the last call.
+    pub fn take(&self) -> Vec<Event> {
+        self.0.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
