@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bed::{Bed, Director, PATIENCE, ROUND_ROBIN, service};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use nix::sys::socket::{setsockopt, sockopt};
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
 use ulvs::driver::{Receiver, wait};
 use ulvs::lab::net::{Route, sandbox};
@@ -112,6 +113,36 @@ fn total(bed: &Bed, name: &str) -> u64 {
     let mut counters = stats["counters"].as_array().unwrap().iter();
     let counter = counters.find(|each| each["name"] == name);
     counter.and_then(|each| each["total"].as_u64()).unwrap_or(0)
+}
+
+#[test]
+fn udp_super_frames_arrive_datagram_by_datagram() {
+    run("udp_super_frames_arrive_datagram_by_datagram", || {
+        let bed = over_tun(&[]);
+        bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:53 -m"]);
+        let bind = |host: &str, address: SocketAddr| {
+            let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let server = bind("real1", (nat::ACCP, 53).into());
+        let client = bind("client", (nat::CLIENT, 0).into());
+        // So that the connection is there, and packets of it are alike.
+        client.send_to(b"first", (nat::OUTSIDE, 53)).unwrap();
+        let mut datagram = [0; 2000];
+        server.recv_from(&mut datagram).unwrap();
+        let before = total(&bed, "received");
+        setsockopt(&client, sockopt::UdpGsoSegment, &1000).unwrap();
+        let sent: Vec<u8> = (0..30_000).map(|at| (at / 1000) as u8).collect();
+        client.send_to(&sent, (nat::OUTSIDE, 53)).unwrap();
+        for number in 0..30 {
+            let (length, _) = server.recv_from(&mut datagram).unwrap();
+            assert_eq!((length, datagram[0], datagram[999]), (1000, number, number));
+        }
+        if bed.director.log().contains("TCP and UDP") {
+            assert_eq!(total(&bed, "received") - before, 1);
+        }
+    });
 }
 
 #[test]
