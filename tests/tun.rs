@@ -470,6 +470,39 @@ fn ipv6_services_are_balanced_where_the_kernel_forwards_ipv6() {
 }
 
 #[test]
+fn firewalls_with_states_and_masquerading_leave_balanced_connections_alone() {
+    run("firewalls_with_states_and_masquerading_leave_balanced_connections_alone", || {
+        let bed = over_tun(&[]);
+        if bed.shown("nft", &["--version"]).is_none() {
+            return println!("skipped: nft is not installed");
+        }
+        bed.host("director").set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        for words in [
+            "add table ip other",
+            "add chain ip other forwarded { type filter hook forward priority 0; }",
+            "add rule ip other forwarded ct state invalid drop",
+            "add chain ip other out { type nat hook postrouting priority 100; }",
+            "add rule ip other out oifname out masquerade",
+        ] {
+            let mut nft = bed.host("director").command("nft");
+            assert!(nft.arg(words).status().unwrap().success(), "{words}");
+        }
+        route(&bed, "client", "203.0.113.0/24", nat::OUTSIDE);
+        bed.configure(&ROUND_ROBIN);
+        bed.configure(&["-A -t 203.0.113.5:80 -s rr"]);
+        bed.configure(&["-a -t 203.0.113.5:80 -r 192.168.200.110:80 -m"]);
+        assert_eq!(bed.servers(4), ["real2", "real1", "real2", "real1"]);
+        let fetch = || web::get("203.0.113.5:80".parse().unwrap(), "/", PATIENCE);
+        assert_eq!(bed.host("client").run(fetch).unwrap().unwrap().server, "real1");
+        // What a server begins is not the director's, and is masqueraded as ever.
+        let address: SocketAddr = (nat::CLIENT, 8080).into();
+        let listener = bed.host("client").run(|| TcpListener::bind(address)).unwrap().unwrap();
+        let _stream = bed.connect("real1", address).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::V4(nat::OUTSIDE));
+    });
+}
+
+#[test]
 fn packets_too_large_for_the_servers_link_are_answered_by_the_service() {
     run("packets_too_large_for_the_servers_link_are_answered_by_the_service", || {
         let bed = over_tun(&[]);

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::driver::tun::{Tun, TunConfig};
 use crate::engine::service::{ForwardingMethod, Snapshot};
-use crate::guard::{Diversions, Diverted, Problem};
+use crate::guard::{Diversions, Diverted, Problem, Untracking};
 use crate::host::{Device, Lead, Use};
 use crate::link::{DEVICE, HostView};
 use crate::packet::{Addr, Family};
@@ -22,6 +22,7 @@ pub(super) struct Outlet {
     /// The interfaces to divert from; all if empty.
     interfaces: Vec<String>,
     diversions: Diversions,
+    untracking: Untracking,
     leads: BTreeMap<Addr, Lead>,
     mtu_bytes: u32,
     /// What is wrong and was said.
@@ -60,6 +61,7 @@ impl Outlet {
             udp_segmentation: tun.udp_segmentation,
             interfaces,
             diversions: Diversions::default(),
+            untracking: Untracking::default(),
             leads: BTreeMap::new(),
             mtu_bytes: FIRST_MTU,
             told: Vec::new(),
@@ -99,6 +101,10 @@ impl Outlet {
         // Before the kernel invites packets.
         let diverted = Diverted::new(services, host, wanted.keys().copied(), index);
         let diverted = diverted.by(host, &self.interfaces);
+        if let Err(Some(error)) = self.untracking.update(diverted.untracked()) {
+            // Only firewalls with states and rules that masquerade would notice.
+            tracing::warn!("forwarded packets are not kept from connection tracking: {error}");
+        }
         if let Err(error) = self.diversions.update(diverted) {
             problems.push(Problem::Diverting { reason: error.to_string() });
         }

@@ -14,6 +14,7 @@ use std::io;
 use super::guarded_keys;
 use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set};
 use super::nftables::{PORT, PROTOCOL, addresses, key, key_type, octets};
+use super::untrack::Untracked;
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
 use crate::link::{HostView, Interface};
 use crate::packet::{Addr, Family, Prefix};
@@ -90,6 +91,12 @@ impl Diverted {
             }
         }
         diverted
+    }
+
+    /// What of it need not be tracked once the director has forwarded it.
+    pub fn untracked(&self) -> Untracked {
+        let addresses = self.addresses.union(&self.shared).copied().collect();
+        Untracked { device: self.device, addresses, servers: self.reached.clone() }
     }
 
     /// The same from these interfaces; from all by which packets reach the kernel if none is named.

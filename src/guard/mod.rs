@@ -20,6 +20,7 @@ mod socket;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod untrack;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ use std::ops::RangeInclusive;
 use hashbrown::{HashMap, HashSet};
 
 pub use divert::{Diversions, Diverted};
+pub use untrack::{Untracked, Untracking};
 
 use crate::engine::local::PortSet;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};

@@ -104,6 +104,8 @@ pub enum Expression {
     TransportProtocol { register: u32 },
     /// Loads the EtherType.
     EtherType { register: u32 },
+    /// Loads the number of the interface that the packet came by.
+    Arrival { register: u32 },
     /// Loads for whom the packet is on its link.
     LinkAddressee { register: u32 },
     /// Loads what kind of address the destination is for the kernel's routes.
@@ -128,6 +130,8 @@ pub enum Expression {
     Drop,
     /// Leaves the packet to the kernel.
     Accept,
+    /// Keeps the packet from connection tracking.
+    Untrack,
     /// Sends the packet out of the interface whose number is in a register, to the neighbour there
     /// whose address is in another.
     Forward { device: u32, neighbour: u32, family: Family },
@@ -450,6 +454,7 @@ impl Attributes<'_> {
             }),
             TransportProtocol { register } => self.meta(*register, META_L4PROTO),
             EtherType { register } => self.meta(*register, META_PROTOCOL),
+            Arrival { register } => self.meta(*register, META_ARRIVAL),
             LinkAddressee { register } => self.meta(*register, META_PACKET_TYPE),
             InInterface { register } => self.meta(*register, META_INPUT_NAME),
             DestinationType { register } => self.fib(*register, FIB_ADDRESS_TYPE),
@@ -487,6 +492,7 @@ impl Attributes<'_> {
             }),
             Drop => self.verdict(libc::NF_DROP),
             Accept => self.verdict(libc::NF_ACCEPT),
+            Untrack => self.text(1, "notrack"),
             Forward { device, neighbour, family } => self.named("fwd", |out| {
                 let protocol = match family {
                     Family::V4 => libc::NFPROTO_IPV4,
@@ -612,6 +618,7 @@ const LIST_ELEMENT: u16 = 1;
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 const META_PROTOCOL: u32 = 1;
+const META_ARRIVAL: u32 = 4;
 const META_INPUT_NAME: u32 = 6;
 const META_L4PROTO: u32 = 16;
 const META_PACKET_TYPE: u32 = 19;
