@@ -3,15 +3,19 @@
 #[allow(dead_code, reason = "the NAT topology's part")]
 mod bed;
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
 use bed::{Director, PATIENCE};
+use ulvs::driver::Receiver;
+use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
 use ulvs::lab::Network;
 use ulvs::lab::net::{Namespace, Route, sandbox};
 use ulvs::lab::topology::fullnat::{CLIENT, DIRECTOR, FAR, FAR_PORT, NEAR, VIRTUAL, topology};
 use ulvs::lab::web::{self, Site, WebServer};
+use ulvs::packet::{Headers, PacketBuf, options};
 
 const MIB: u64 = 1 << 20;
 const ONE_ARM: [&str; 2] = ["--interface", "eth0"];
@@ -260,4 +264,137 @@ fn a_closed_port_is_refused_to_the_client() {
         let refused = lab.host("client").run(ask).unwrap();
         assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
     });
+}
+
+/// A server of `how` on the first real server, reached by the client: both ends, and what the server
+/// sees before anybody has said anything.
+fn told(lab: &Lab, how: &str) -> (TcpStream, TcpStream) {
+    lab.ulvs(&format!("ipvsadm -A -t {DIRECTOR}:7000"));
+    let server = format!("-t {DIRECTOR}:7000 -r {NEAR}:7000 --fullnat --client-address {how}");
+    lab.ulvs(&format!("ipvsadm -a {server}"));
+    let listen = SocketAddr::from((NEAR, 7000));
+    let listener = lab.host("real1").run(|| TcpListener::bind(listen)).unwrap().unwrap();
+    let to = SocketAddr::from((DIRECTOR, 7000));
+    let connect = || TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+    let near = lab.host("client").run(connect).unwrap();
+    let far = listener.accept().unwrap().0;
+    for stream in [&near, &far] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    (near, far)
+}
+
+/// Sends bytes that can be told apart, and reads as many; each end does both at once.
+fn exchange(near: &TcpStream, far: &TcpStream, len: usize) {
+    let byte = |at: usize| (at % 251 + at / 65_536) as u8;
+    let send = |mut to: &TcpStream| {
+        let all: Vec<u8> = (0..len).map(byte).collect();
+        to.write_all(&all).unwrap();
+    };
+    let receive = |mut from: &TcpStream| {
+        let mut all = vec![0; len];
+        from.read_exact(&mut all).unwrap();
+        let wrong = (0..len).find(|at| all[*at] != byte(*at));
+        assert_eq!(wrong, None, "the first byte that is not what was sent");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(near));
+        scope.spawn(|| send(far));
+        scope.spawn(|| receive(near));
+        receive(far);
+    });
+}
+
+fn proxy_header(near: &TcpStream) -> Vec<u8> {
+    let port = near.local_addr().unwrap().port().to_be_bytes();
+    let fixed = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+    let ends = [CLIENT.octets(), DIRECTOR.octets()].concat();
+    [&fixed[..], &ends, &port, &7000u16.to_be_bytes()].concat()
+}
+
+#[test]
+fn a_proxy_header_tells_who_the_client_is_before_it_speaks() {
+    sandbox::run("a_proxy_header_tells_who_the_client_is_before_it_speaks", || {
+        let lab = Lab::new(&[]);
+        let (near, far) = told(&lab, "proxy-v2");
+        let mut header = [0; 28];
+        (&far).read_exact(&mut header).unwrap();
+        assert_eq!(header[..], proxy_header(&near));
+        exchange(&near, &far, 100 << 20);
+        lab.assert_kernel_is_silent();
+    });
+}
+
+#[test]
+fn a_proxy_header_survives_lost_packets() {
+    sandbox::run("a_proxy_header_survives_lost_packets", || {
+        let lab = Lab::new(&[]);
+        let lossy = "add table ip lossy; \
+                     add chain ip lossy way { type filter hook forward priority 0; }; \
+                     add rule ip lossy way ip protocol tcp numgen random mod 100 < 3 drop";
+        match lab.host("router").command("nft").arg(lossy).output() {
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(_) => return println!("skipped: nft is not installed"),
+        }
+        lab.ulvs(&format!("ipvsadm -A -t {DIRECTOR}:7000"));
+        for connection in 0..4 {
+            lab.ulvs(&format!("ipvsadm -D -t {DIRECTOR}:7000"));
+            let (near, far) = told(&lab, "proxy-v2");
+            // Either side may be the first to speak.
+            if connection % 2 == 0 {
+                (&near).write_all(b"client").unwrap();
+            } else {
+                (&far).write_all(b"server").unwrap();
+            }
+            let mut header = [0; 28];
+            (&far).read_exact(&mut header).unwrap();
+            assert_eq!(header[..], proxy_header(&near));
+            let mut greeting = [0; 6];
+            if connection % 2 == 0 {
+                (&far).read_exact(&mut greeting).unwrap();
+                assert_eq!(&greeting, b"client");
+            } else {
+                (&near).read_exact(&mut greeting).unwrap();
+                assert_eq!(&greeting, b"server");
+            }
+            exchange(&near, &far, 64 << 10);
+        }
+    });
+}
+
+#[test]
+fn a_tcp_option_tells_who_the_client_is() {
+    sandbox::run("a_tcp_option_tells_who_the_client_is", || {
+        let lab = Lab::new(&[]);
+        let open = || AfPacket::open("eth0", &AfPacketConfig::default()).unwrap().receiver;
+        let mut wire = lab.host("real1").run(open).unwrap();
+        let (near, far) = told(&lab, "toa");
+        exchange(&near, &far, 100 << 20);
+        let port = near.local_addr().unwrap().port().to_be_bytes();
+        let option = [&[254, 8][..], &port, &CLIENT.octets()].concat();
+        let mut seen = 0;
+        for _ in 0..10_000 {
+            let mut look = |frames: &mut [PacketBuf<'_>]| {
+                seen += frames.iter().filter(|frame| says(frame.bytes(), &option)).count();
+            };
+            if wire.receive(&mut look).unwrap() == 0 {
+                break;
+            }
+        }
+        assert!(seen > 0, "no segment had the option");
+        let counters: serde_json::Value = serde_json::from_str(&lab.ulvs("stats --json")).unwrap();
+        let counters = counters["counters"].as_array().unwrap();
+        let untold = counters.iter().find(|each| each["name"] == "client-untold").unwrap();
+        assert_eq!(untold["total"], 0, "{untold}");
+        lab.assert_kernel_is_silent();
+    });
+}
+
+/// Whether a frame is a TCP segment with this option.
+fn says(frame: &[u8], option: &[u8]) -> bool {
+    let Ok(headers) = Headers::parse(&frame[14..]) else { return false };
+    let segment = &frame[14 + headers.transport..];
+    let found = options::find(segment, options::kind::ADDRESS);
+    headers.protocol == 6 && found.is_some_and(|found| segment[found.at..].starts_with(option))
 }

@@ -366,7 +366,7 @@ const EVERYTHING: [&str; 14] = [
     "-A -t 12.0.0.1:81 -s rr -M 255.255.0.0 -b flag-1,flag-3",
     "-A -t 12.0.0.1:82 -s sh -b sh-port,flag-3",
     "-A -t 12.0.0.1:90 -s rr --local-address 192.168.200.9,192.168.200.10",
-    "-a -t 12.0.0.1:90 -r 192.168.200.110:8080 --fullnat",
+    "-a -t 12.0.0.1:90 -r 192.168.200.110:8080 --fullnat --client-address proxy-v2",
     "-A -u 12.0.0.1:5060 -s rr -p 60 --pe sip -o",
     "-A -f 4294967295 -s wlc",
     "-a -f 4294967295 -r 192.168.200.130 -i --tun-type gue --tun-port 6080 --tun-remcsum -x 7",
@@ -409,6 +409,7 @@ fn listings_for_programs_are_json() {
     let full = services.iter().find(|service| service["port"] == 90).unwrap();
     assert_eq!(full["local_addresses"], serde_json::json!(["192.168.200.9", "192.168.200.10"]));
     assert_eq!(full["servers"][0]["forwarding_method"], "fullnat");
+    assert_eq!(full["servers"][0]["client_address"], "proxy-v2");
     let web = services.iter().find(|service| service["port"] == 80).unwrap();
     assert_eq!(web["protocol"], "tcp");
     assert_eq!(web["netmask"], "255.255.255.0");
@@ -447,6 +448,18 @@ fn local_addresses_come_and_go_and_other_edits_leave_them() {
         (
             "--add-laddr -t 12.0.0.1:80",
             "You need to supply the 'local-address' option for the 'add-laddr' command\n",
+        ),
+        (
+            "-a -t 12.0.0.1:80 -r 192.168.200.9 -m --client-address toa",
+            "The client-address option is only for --fullnat servers\n",
+        ),
+        (
+            "-a -u 12.0.0.1:80 -r 192.168.200.9 --fullnat --client-address toa",
+            "TOA is a TCP option, not for UDP virtual services\n",
+        ),
+        (
+            "-a -t 12.0.0.1:80 -r 192.168.200.9 --fullnat --client-address x",
+            "illegal client-address specified\n",
         ),
         (
             "-a -t 12.0.0.1:80 -r 192.168.200.9 --fullnat --local-address 192.168.200.8",

@@ -23,6 +23,13 @@ pub(super) fn of_worker(
         ("dropped".to_owned(), drops.collect()),
         ("ignored".to_owned(), counted.ignored.iter().collect()),
         (
+            "full-nat".to_owned(),
+            vec![
+                ("ports-reused", counted.full_nat.reused),
+                ("client-untold", counted.full_nat.untold),
+            ],
+        ),
+        (
             "worker".to_owned(),
             vec![
                 ("connections", counted.connections as u64),

@@ -13,7 +13,7 @@ use crate::control::client::{Director, InProcess};
 use crate::control::handler::Host;
 use crate::engine::Moment;
 use crate::engine::service::{
-    ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Tunnel,
+    ClientAddress, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec, Tunnel,
 };
 use crate::lab::net::{Namespace, Route, connect, sandbox};
 use crate::packet::{Addr, Family, Prefix};
@@ -58,6 +58,7 @@ fn masqueraded(server: &str, port: u16) -> RealSpec {
         upper_threshold: 0,
         lower_threshold: 0,
         tunnel: Tunnel::default(),
+        client_address: ClientAddress::default(),
     }
 }
 

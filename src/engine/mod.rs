@@ -23,7 +23,7 @@ mod time;
 mod verdict;
 
 pub use defence::Defence;
-pub use director::{Director, DirectorConfig, MAX_BATCH, Output};
+pub use director::{Director, DirectorConfig, FullNatCounters, MAX_BATCH, Output};
 pub use mark::MarkRule;
 pub use network::{Network, Owner};
 pub use settings::Settings;

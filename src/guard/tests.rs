@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::engine::Moment;
 use crate::engine::SnatRule;
-use crate::engine::service::{ForwardingMethod, RealSpec, ServiceSpec, ServiceTable, Tunnel};
+use crate::engine::service::{
+    ClientAddress, ForwardingMethod, RealSpec, ServiceSpec, ServiceTable, Tunnel,
+};
 use crate::host::look;
 use crate::lab::net::{Namespace, Route, connect, sandbox};
 
@@ -247,6 +249,7 @@ fn masquerade(table: &ServiceTable) {
             upper_threshold: 0,
             lower_threshold: 0,
             tunnel: Tunnel::default(),
+            client_address: ClientAddress::default(),
         };
         table.add_real(&service.key(), &real).unwrap();
     }

@@ -147,6 +147,24 @@ impl<'a> PacketBuf<'a> {
         Some(&mut self.storage[start..start + count])
     }
 
+    /// Makes room for `count` bytes `at` bytes into the packet, by moving what lies before towards
+    /// the front, and returns it to be written; `None` and unchanged without the headroom.
+    ///
+    /// **Panics** if `at` lies outside the packet.
+    #[must_use]
+    pub fn insert(&mut self, at: usize, count: usize) -> Option<&mut [u8]> {
+        assert!(at <= self.len(), "room is made inside the packet");
+        let (old, new) = (self.start, self.start.checked_sub(count)?);
+        self.storage.copy_within(old..old + at, new);
+        if let Checksum::Unfinished { start, .. } = &mut self.offload.checksum
+            && (old..old + at).contains(&(*start as usize))
+        {
+            *start -= count as u32;
+        }
+        self.start = new;
+        Some(&mut self.storage[new + at..new + at + count])
+    }
+
     /// Changes the length by moving the end; `false` and unchanged if the storage is too small.
     #[must_use]
     pub fn resize(&mut self, len: usize) -> bool {
@@ -197,5 +215,19 @@ mod tests {
         assert!(packet.push(1).is_none());
         assert!(!packet.pull(61));
         assert!(packet.resize(64) && !packet.resize(65));
+    }
+
+    #[test]
+    fn room_is_made_inside_and_a_checksum_that_moves_keeps_its_place() {
+        let mut storage: Vec<u8> = (0..40).collect();
+        let mut packet = PacketBuf::new(&mut storage, 20, 40);
+        packet.set_unfinished_checksum(4, 2);
+        packet.insert(10, 8).unwrap().fill(0xa5);
+        let expected: Vec<u8> = (20..30).chain([0xa5; 8]).chain(30..40).collect();
+        assert_eq!(packet.bytes(), expected);
+        assert_eq!(packet.unfinished_checksum(), Some((4, 6)));
+        assert!(packet.insert(2, 4).is_some());
+        assert_eq!(packet.unfinished_checksum(), Some((8, 10)), "it did not move");
+        assert!(packet.insert(0, 9).is_none());
     }
 }

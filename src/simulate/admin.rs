@@ -254,7 +254,7 @@ fn view(connection: &Connection, now: Moment) -> ConnectionView {
         expires_s: remaining_ms / 1000,
         is_template: false,
         persistence_engine: None,
-        local: connection.local(),
+        local: connection.local_endpoint(),
     }
 }
 

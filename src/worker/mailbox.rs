@@ -6,7 +6,7 @@ use super::egress::LostCounters;
 use crate::driver;
 use crate::driver::{ReceiverCounters, SenderCounters, Waker};
 use crate::engine::conn::{ConnKey, Connection};
-use crate::engine::{Moment, VerdictCounters};
+use crate::engine::{FullNatCounters, Moment, VerdictCounters};
 use crate::link::{IgnoredCounters, OwnedPacket, PortId};
 use crate::packet::Endpoint;
 
@@ -68,7 +68,7 @@ impl ListedConnection {
     pub(super) fn new(conn: &Connection, now: Moment) -> Self {
         Self {
             key: conn.key(),
-            local: conn.local(),
+            local: conn.local_endpoint(),
             state: conn.state().name(),
             remaining_ms: conn.remaining_ms(now),
         }
@@ -80,6 +80,8 @@ impl ListedConnection {
 pub struct WorkerCounters {
     /// Packets judged, by verdict.
     pub verdicts: VerdictCounters,
+    /// What full NAT counts.
+    pub full_nat: FullNatCounters,
     /// Frames that were not for the director.
     pub ignored: IgnoredCounters,
     /// Connections it tracks.

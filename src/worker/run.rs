@@ -309,6 +309,7 @@ impl Worker {
         WorkerCounters {
             ports: receivers.zip(senders).collect(),
             verdicts: self.director.verdicts().clone(),
+            full_nat: self.director.full_nat(),
             ignored: self.ignored,
             connections: self.director.connections().len(),
             handed_over: self.handed_over,

@@ -5,6 +5,7 @@ use std::io;
 use serde_json::{Value, json};
 
 use super::listing::{Told, method_name, netmask, protocol_name, role_name, scheduler_flags};
+use super::local::client_address_name;
 use super::parse::{List, Listed, tunnel_name};
 use super::{Session, sort};
 use crate::control::SyncDaemon;
@@ -114,6 +115,7 @@ fn real(view: &RealView) -> Value {
         "address": spec.addr.to_string(),
         "port": spec.port,
         "forwarding_method": method_name(spec.method).to_lowercase(),
+        "client_address": client_address_name(spec.client_address),
         "weight": spec.weight,
         "upper_threshold": spec.upper_threshold,
         "lower_threshold": spec.lower_threshold,

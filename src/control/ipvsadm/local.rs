@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::listing::{Told, protocol_name, put};
 use super::{Ran, Session, Topic, sort};
-use crate::engine::service::{ServiceKey, ServiceSpec};
+use crate::engine::service::{ClientAddress, ServiceKey, ServiceSpec};
 use crate::packet::{Addr, Endpoint, Family};
 
 /// A change to the local addresses of a service.
@@ -25,6 +25,22 @@ pub struct LocalEdit {
 pub fn addresses(text: &str) -> Option<Vec<Addr>> {
     text.split(',').map(|one| one.parse::<IpAddr>().ok().map(Addr::from)).collect()
 }
+
+/// Reads how servers are told who their clients are.
+pub fn client_address(text: &str) -> Option<ClientAddress> {
+    TELLINGS.iter().find(|(_, name)| *name == text).map(|(how, _)| *how)
+}
+
+/// The name under which [`client_address`] knows it.
+pub fn client_address_name(how: ClientAddress) -> &'static str {
+    TELLINGS.iter().find(|(each, _)| *each == how).map_or("none", |(_, name)| name)
+}
+
+const TELLINGS: [(ClientAddress, &str); 3] = [
+    (ClientAddress::Untold, "none"),
+    (ClientAddress::Toa, "toa"),
+    (ClientAddress::ProxyV2, "proxy-v2"),
+];
 
 impl LocalEdit {
     fn apply(&self, addrs: &mut Vec<Addr>) -> Result<(), Errno> {

@@ -108,6 +108,8 @@ pub enum Setting {
     TunnelRemoteChecksum,
     /// Beyond ipvsadm: `--local-address`.
     LocalAddress,
+    /// Beyond ipvsadm: `--client-address`.
+    ClientAddress,
     /// Beyond ipvsadm: `--ifname`, which DPVS wants with a local address.
     LocalInterface,
     /// Beyond ipvsadm: `-S --full`.
@@ -173,6 +175,7 @@ impl Setting {
             Self::TunnelChecksum => "tun-csum",
             Self::TunnelRemoteChecksum => "tun-remcsum",
             Self::LocalAddress => "local-address",
+            Self::ClientAddress => "client-address",
             Self::LocalInterface => "ifname",
             Self::Full => "full",
             Self::Json => "json",
@@ -230,7 +233,7 @@ pub fn rule(verb: Verb, setting: Setting) -> Rule {
     if allowed.contains(&setting.name()) { Rule::Allowed } else { Rule::Illegal }
 }
 
-const SERVER: [&str; 9] = [
+const SERVER: [&str; 10] = [
     "forwarding-method",
     "weight",
     "u-threshold",
@@ -240,6 +243,7 @@ const SERVER: [&str; 9] = [
     "tun-nocsum",
     "tun-csum",
     "tun-remcsum",
+    "client-address",
 ];
 const LIST: [&str; 10] = [
     "numeric",
@@ -257,7 +261,7 @@ const DAEMON: [&str; 6] =
     ["mcast-interface", "syncid", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen"];
 
 /// One of every option, in the order in which ipvsadm checks them.
-pub const CHECK_ORDER: [Setting; 38] = [
+pub const CHECK_ORDER: [Setting; 39] = [
     Setting::Numeric,
     Setting::Connection,
     Setting::Service(ServiceKind::Tcp),
@@ -294,6 +298,7 @@ pub const CHECK_ORDER: [Setting; 38] = [
     Setting::TunnelRemoteChecksum,
     Setting::LocalAddress,
     Setting::LocalInterface,
+    Setting::ClientAddress,
     Setting::Full,
     Setting::Json,
 ];
@@ -340,6 +345,7 @@ pub const KNOWN: &[Known<Meaning>] = &[
     flag("fullnat", None, Setting::Forwarding(Forwarding::FullNat)),
     value("local-address", None, Setting::LocalAddress),
     value("ifname", None, Setting::LocalInterface),
+    value("client-address", None, Setting::ClientAddress),
     value("weight", Some('w'), Setting::Weight),
     value("u-threshold", Some('x'), Setting::UpperThreshold),
     value("l-threshold", Some('y'), Setting::LowerThreshold),

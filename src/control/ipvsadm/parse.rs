@@ -12,8 +12,8 @@ use super::popt::Parser;
 use crate::control::netlink::ipvs::MAX_NAME;
 use crate::control::{SyncRequest, SyncRole};
 use crate::engine::service::{
-    ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey, ServiceSpec, Timeouts,
-    Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey, ServiceSpec,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::packet::{Addr, Family};
 
@@ -158,6 +158,7 @@ struct Line {
     tunnel: TunnelKind,
     tunnel_port: u16,
     local_addresses: Vec<Addr>,
+    client_address: ClientAddress,
     interface: String,
     sync_id: u8,
     group: Option<IpAddr>,
@@ -191,6 +192,7 @@ impl Line {
             tunnel: TunnelKind::IpIp,
             tunnel_port: 0,
             local_addresses: Vec::new(),
+            client_address: ClientAddress::Untold,
             interface: String::new(),
             sync_id: 0,
             group: None,
@@ -255,6 +257,10 @@ impl Line {
             Setting::LocalAddress => {
                 let illegal = || bad("illegal local address specified".into());
                 self.local_addresses = local::addresses(value).ok_or_else(illegal)?;
+            }
+            Setting::ClientAddress => {
+                let illegal = || bad("illegal client-address specified".into());
+                self.client_address = local::client_address(value).ok_or_else(illegal)?;
             }
             _ => self.take_daemon_setting(setting, value)?,
         }
@@ -476,6 +482,7 @@ impl Line {
             upper_threshold: self.upper,
             lower_threshold: self.lower,
             tunnel: Tunnel { kind: self.tunnel, port: self.tunnel_port, checksum },
+            client_address: self.client_address,
             ..RealSpec::new(addr, port)
         })
     }
@@ -494,6 +501,9 @@ impl Line {
     }
 
     fn check_method(&self, addr: Addr, method: ForwardingMethod) -> Parsed<()> {
+        if self.client_address != ClientAddress::Untold {
+            self.check_telling(method)?;
+        }
         if method == ForwardingMethod::Tunnel {
             let name = tunnel_name(self.tunnel);
             return self.check_rules(&tunnel_rules(self.tunnel), &format!("'{name}' tunnel type"));
@@ -505,6 +515,17 @@ impl Line {
         let tunnel_options = tunnel_rules(self.tunnel).map(|(setting, _)| setting);
         if self.has(Setting::TunnelType) || tunnel_options.iter().any(|one| self.has(*one)) {
             return Err(bad("Tunnel options conflict with forward method".into()));
+        }
+        Ok(())
+    }
+
+    fn check_telling(&self, method: ForwardingMethod) -> Parsed<()> {
+        let is_udp = matches!(self.service, Some(Service::Address(Protocol::Udp, ..)));
+        if method != ForwardingMethod::FullNat {
+            return Err(bad("The client-address option is only for --fullnat servers".into()));
+        }
+        if is_udp && self.client_address == ClientAddress::Toa {
+            return Err(bad("TOA is a TCP option, not for UDP virtual services".into()));
         }
         Ok(())
     }

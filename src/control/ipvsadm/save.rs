@@ -1,13 +1,14 @@
 //! What `-S` prints: a table as commands.
 
 use super::listing::{Told, endpoint_name, netmask, protocol, put, role_name, scheduler_flags};
+use super::local::client_address_name;
 use super::parse::{Form, tunnel_name};
 use super::{Ran, Session, sort};
 use crate::control::SyncDaemon;
 use crate::control::client::Failure;
 use crate::engine::service::{
-    ForwardingMethod, Protocol, RealSpec, RealView, SchedulerFlags, ServiceKey, ServiceSpec,
-    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, ForwardingMethod, Protocol, RealSpec, RealView, SchedulerFlags, ServiceKey,
+    ServiceSpec, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::packet::{Endpoint, Family};
 
@@ -137,6 +138,12 @@ fn real_options(spec: &RealSpec, form: Form) -> String {
     let mut text = format!("{method} -w {}", spec.weight);
     if spec.method == ForwardingMethod::Tunnel {
         text.push_str(&tunnel_options(spec.tunnel));
+    }
+    if spec.client_address != ClientAddress::Untold {
+        put(
+            &mut text,
+            format_args!(" --client-address {}", client_address_name(spec.client_address)),
+        );
     }
     if form == Form::Full && spec.upper_threshold != 0 {
         put(&mut text, format_args!(" -x {} -y {}", spec.upper_threshold, spec.lower_threshold));

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use super::ipvs::{AF_INET, AF_INET6, Dest, Service, Stats, service_flag as flag};
 use crate::engine::service::{
-    ForwardingMethod, Protocol, RealSpec, RealView, SchedulerFlags, ServiceKey, ServiceSpec,
-    ServiceView, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, ForwardingMethod, Protocol, RealSpec, RealView, SchedulerFlags, ServiceKey,
+    ServiceSpec, ServiceView, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::packet::{Addr, Family};
 
@@ -181,6 +181,9 @@ pub fn real_spec(dest: &Dest, key: &ServiceKey) -> Result<RealSpec, Errno> {
             port: dest.tun_port.unwrap_or(0),
             checksum: checksum(dest.tun_flags.unwrap_or(0)),
         },
+        client_address: *TELLINGS
+            .get(usize::from(dest.client_address.unwrap_or(0)))
+            .ok_or(Errno::EINVAL)?,
     })
 }
 
@@ -203,6 +206,11 @@ pub fn describe_real(spec: &RealSpec) -> Dest {
             TunnelChecksum::On => TUNNEL_CHECKSUM,
             TunnelChecksum::Remote => TUNNEL_REMOTE_CHECKSUM,
         }),
+        client_address: TELLINGS
+            .iter()
+            .position(|each| *each == spec.client_address)
+            .filter(|number| *number != 0)
+            .map(|number| number as u8),
         ..Dest::default()
     }
 }
@@ -295,6 +303,9 @@ const METHODS: [(u32, ForwardingMethod); 6] = [
 ];
 /// **Source** — `IP_VS_CONN_F_FWD_MASK`.
 const METHOD_MASK: u32 = 7;
+/// In the order of their numbers in [`attribute::CLIENT_ADDRESS`](super::ipvs::attribute).
+const TELLINGS: [ClientAddress; 3] =
+    [ClientAddress::Untold, ClientAddress::Toa, ClientAddress::ProxyV2];
 /// In the order of `IP_VS_CONN_F_TUNNEL_TYPE_*`.
 const TUNNELS: [TunnelKind; 3] = [TunnelKind::IpIp, TunnelKind::Gue, TunnelKind::Gre];
 /// **Source** — `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` and `_REMCSUM`.

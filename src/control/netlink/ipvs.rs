@@ -75,6 +75,9 @@ pub mod attribute {
     /// In a service, beyond the kernel's, which has no number near it: local addresses for full
     /// NAT, 16 bytes each.
     pub const LOCAL_ADDRESSES: u16 = 0x100;
+    /// In a real server, beyond the kernel's: how it is told who its clients are, one byte: 0 not
+    /// at all, 1 by TCP option (TOA), 2 by the PROXY protocol, version 2.
+    pub const CLIENT_ADDRESS: u16 = 0x101;
 }
 
 /// `AF_INET` and `AF_INET6`.
@@ -218,6 +221,8 @@ pub struct Dest {
     pub tun_port: Option<u16>,
     /// Tunnel flags.
     pub tun_flags: Option<u16>,
+    /// Beyond the kernel's: how the server is told who its clients are.
+    pub client_address: Option<u8>,
     /// Active, inactive and persistent connections.
     pub conns: Option<[u32; 3]>,
     /// Counters and rates.
@@ -244,6 +249,7 @@ impl Dest {
             tun_type: from.u8(13)?,
             tun_port: from.be16(14)?,
             tun_flags: from.u16(15)?,
+            client_address: from.u8(attribute::CLIENT_ADDRESS)?,
             conns,
             stats: Stats::parse(from, 10, 12)?,
         })
@@ -264,6 +270,7 @@ impl Dest {
         self.tun_flags.inspect(|flags| to.u16(15, *flags));
         self.u_thresh.inspect(|threshold| to.u32(5, *threshold));
         self.l_thresh.inspect(|threshold| to.u32(6, *threshold));
+        self.client_address.inspect(|number| to.u8(attribute::CLIENT_ADDRESS, *number));
         if let Some(conns) = self.conns {
             (7..).zip(conns).for_each(|(kind, count)| to.u32(kind, count));
         }

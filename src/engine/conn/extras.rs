@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::expected::Family;
+use super::local::LocalEnd;
 use super::template::Template;
 use crate::engine::ftp::Mode;
 use crate::engine::rewrite::sequence::Shift;
-use crate::packet::Endpoint;
 
 /// What only few connections have.
 #[derive(Debug, Default)]
 pub struct Extras {
     /// What binds the client to the server, if the service is persistent.
     pub template: Option<Arc<Template>>,
-    /// By full NAT, where the server sees the client.
-    pub local: Option<Endpoint>,
+    /// The director's own end, by full NAT.
+    pub local: Option<LocalEnd>,
     /// What has been said, if it is a control connection of FTP.
     pub ftp: Option<FtpControl>,
     /// The control connection that announced it.
@@ -36,7 +36,7 @@ pub struct FtpControl {
 
 impl Extras {
     /// The extras of a connection that needs any.
-    pub fn new(template: Option<Arc<Template>>, local: Option<Endpoint>) -> Option<Box<Self>> {
+    pub fn new(template: Option<Arc<Template>>, local: Option<LocalEnd>) -> Option<Box<Self>> {
         let needed = template.is_some() || local.is_some();
         needed.then(|| Box::new(Self { template, local, ..Self::default() }))
     }

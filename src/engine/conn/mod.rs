@@ -8,6 +8,7 @@ mod expected;
 mod extras;
 mod hash;
 mod index;
+pub mod local;
 pub mod sctp;
 mod slab;
 mod state;

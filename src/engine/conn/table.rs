@@ -6,6 +6,7 @@ use super::expected::Family;
 use super::extras::{Extras, FtpControl};
 use super::hash::Hasher;
 use super::index::Index;
+use super::local::LocalEnd;
 use super::sctp::SctpState;
 use super::slab::Slab;
 use super::state::State;
@@ -93,8 +94,8 @@ pub struct NewConnection {
     pub real: Option<Arc<RealServer>>,
     /// Its template, if the service is persistent.
     pub template: Option<Arc<Template>>,
-    /// By full NAT, where its server sees the client.
-    pub local: Option<Endpoint>,
+    /// The director's own end, by full NAT.
+    pub local: Option<LocalEnd>,
     /// Whether it is for one packet only: no other packet finds it, and no timer ends it.
     pub one_packet: bool,
     /// How packets reach the server.
@@ -158,9 +159,19 @@ impl Connection {
         self.extras.as_ref()?.template.as_ref()
     }
 
-    /// Where its server sees the client, if it is reached by full NAT.
-    pub fn local(&self) -> Option<Endpoint> {
-        self.extras.as_ref()?.local
+    /// The director's own end, if its server is reached by full NAT.
+    pub fn local(&self) -> Option<&LocalEnd> {
+        self.extras.as_ref()?.local.as_ref()
+    }
+
+    /// The same, to change what is not its identity.
+    pub fn local_mut(&mut self) -> Option<&mut LocalEnd> {
+        self.extras.as_mut()?.local.as_mut()
+    }
+
+    /// Where its server sees the client.
+    pub fn local_endpoint(&self) -> Option<Endpoint> {
+        self.local().map(|local| local.endpoint)
     }
 
     /// Whether it is the control connection of an FTP service behind NAT.
@@ -298,7 +309,7 @@ impl Connection {
         match self.method {
             ForwardingMethod::Masquerade => (self.real_endpoint(), self.client()),
             ForwardingMethod::FullNat => {
-                (self.real_endpoint(), self.local().unwrap_or(self.client()))
+                (self.real_endpoint(), self.local_endpoint().unwrap_or(self.client()))
             }
             ForwardingMethod::Local
             | ForwardingMethod::Tunnel

@@ -119,6 +119,9 @@ impl Director {
         }
         self.advance(id, transit, Direction::ToClient);
         translate(transit.packet, transit.headers, Translation { source, destination });
+        if destination.is_some() {
+            self.hear_segment(transit, id);
+        }
         Verdict::Forward(Hop { to })
     }
 

@@ -1,11 +1,16 @@
 //! Local endpoints for connections by full NAT.
 
+use std::sync::Arc;
+
 use super::Director;
+use super::transit::Transit;
+use crate::engine::conn::local::LocalEnd;
 use crate::engine::conn::sctp::SctpState;
-use crate::engine::conn::tcp::TcpState;
+use crate::engine::conn::tcp::{TcpFlags, TcpState};
 use crate::engine::conn::{ConnId, ConnKey, Connection, State};
 use crate::engine::network::{Network, Owner};
 use crate::engine::scheduler::Random;
+use crate::engine::service::ClientAddress;
 use crate::engine::verdict::DropReason;
 use crate::packet::{Addr, Endpoint};
 
@@ -26,17 +31,19 @@ enum Rank {
 }
 
 impl Director {
-    /// A local endpoint from which no other connection talks to the server, at one of `addresses`
-    /// or, if there is none, at the director's address on the way to the server.
+    /// A local end from which no other connection talks to the server, at one of `addresses` or, if
+    /// there is none, at the director's address on the way to the server. The packet is the
+    /// connection's first.
     ///
     /// Where all ports are taken, a connection that is over gives its endpoint away, then one that
     /// is half open, so that neither many short connections nor a flood of SYNs keeps others out.
-    pub(super) fn local_endpoint(
+    pub(super) fn local_end(
         &mut self,
-        network: &impl Network,
+        transit: &Transit<'_, '_, impl Network>,
         key: &ConnKey,
-        addresses: &[Addr],
-    ) -> Result<Endpoint, DropReason> {
+        wanted: &WantedEnd,
+    ) -> Result<LocalEnd, DropReason> {
+        let (network, addresses) = (transit.network, &wanted.addresses[..]);
         let default = match addresses {
             [] => network.address_towards(key.real_endpoint.addr),
             _ => None,
@@ -52,13 +59,19 @@ impl Director {
             }
             any = true;
             if let Some(free) = self.free_endpoint(*addr, key, &mut budget, &mut second) {
-                return Ok(free);
+                return Ok(LocalEnd::new(free, wanted.client_address));
             }
         }
         match second {
             Some((_, endpoint, id)) => {
+                self.full_nat.reused += 1;
+                let end = self.conns.get(id).local().and_then(|local| local.end);
                 self.conns.remove(id);
-                Ok(endpoint)
+                let local = LocalEnd::new(endpoint, wanted.client_address);
+                Ok(match (end, first_number(transit)) {
+                    (Some(end), Some(first)) => local.after(end, first),
+                    _ => local,
+                })
             }
             None if any => Err(DropReason::LocalPortsExhausted),
             None => Err(DropReason::NoLocalAddress),
@@ -85,6 +98,21 @@ impl Director {
         }
         None
     }
+}
+
+/// What a connection by full NAT asks for.
+#[derive(Clone, Debug)]
+pub(super) struct WantedEnd {
+    /// The service's local addresses.
+    pub addresses: Arc<[Addr]>,
+    /// How the server is told who its clients are.
+    pub client_address: ClientAddress,
+}
+
+/// The sequence number of a SYN.
+fn first_number(transit: &Transit<'_, '_, impl Network>) -> Option<u32> {
+    let number = transit.transport().get(4..8)?.first_chunk()?;
+    transit.flags.is_some_and(TcpFlags::syn).then(|| u32::from_be_bytes(*number))
 }
 
 /// `None` for a connection that lives.

@@ -64,6 +64,7 @@ use chores::Chores;
 use errors::ErrorLimit;
 use paths::Paths;
 use transit::Transit;
+pub use transmit::FullNatCounters;
 use unbound::Masqueraded;
 
 /// Packets of one batch at most.
@@ -112,6 +113,7 @@ pub struct Director {
     spare: Vec<Vec<u8>>,
     ip_id: u16,
     verdicts: VerdictCounters,
+    full_nat: FullNatCounters,
 }
 
 /// A packet that the director sends by itself.
@@ -154,6 +156,7 @@ impl Director {
             ip_id: split_mix(&mut state) as u16,
             pools: Pools::new(config.worker, workers, split_mix(&mut state)),
             verdicts: VerdictCounters::default(),
+            full_nat: FullNatCounters::default(),
         };
         director.pools.follow(&director.snapshot.locals);
         director
@@ -241,6 +244,11 @@ impl Director {
     /// Connections that `drop_entry` has dropped.
     pub fn dropped_connections(&self) -> u64 {
         self.dropped_connections
+    }
+
+    /// What full NAT has counted beyond packets.
+    pub fn full_nat(&self) -> FullNatCounters {
+        self.full_nat
     }
 
     /// The services as this director sees them.

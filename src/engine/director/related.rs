@@ -4,6 +4,7 @@ use super::schedule::{Asked, FTP_DATA};
 use super::transit::Transit;
 use super::transmit::check_way;
 use super::{Director, Identity, service_protocol};
+use crate::engine::conn::local::LocalEnd;
 use crate::engine::conn::{ConnId, Connection, Direction};
 use crate::engine::event::{Event, Sight};
 use crate::engine::network::{Network, Owner};
@@ -12,9 +13,9 @@ use crate::engine::rewrite::nat::{Translation, write_ttl};
 use crate::engine::scheduler::Flow;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
-use crate::packet::headers::ICMP_HEADER_LEN;
+use crate::packet::headers::{ICMP_HEADER_LEN, protocol, set_word, word};
 use crate::packet::reply::icmp_checksum_is_right;
-use crate::packet::{Checksum, Headers};
+use crate::packet::{Checksum, Family, Headers};
 
 impl Director {
     /// Judges an ICMP error; `None` if it is none, or about no connection.
@@ -152,6 +153,9 @@ impl Director {
         }
         let translation = translation(conn, to_client);
         let start = headers.transport + ICMP_HEADER_LEN;
+        if let Some(local) = conn.local().filter(|local| to_client && !local.is_plain()) {
+            mend_quote(transit.packet.bytes_mut(), headers, quoted, local);
+        }
         translate_error(transit.packet, headers, quoted, start, translation);
         transit.packet.offload.checksum = Checksum::Complete;
         Verdict::Forward(Hop { to })
@@ -174,7 +178,7 @@ impl Director {
 /// quotes from or to the other one. By full NAT the client and the local endpoint stand for each
 /// other in the same places as well.
 fn translation(conn: &Connection, to_client: bool) -> ErrorTranslation {
-    let (client, local) = match conn.local() {
+    let (client, local) = match conn.local_endpoint() {
         Some(local) => (Some(conn.client()), Some(local)),
         None => (None, None),
     };
@@ -189,5 +193,27 @@ fn translation(conn: &Connection, to_client: bool) -> ErrorTranslation {
             outer: Translation { source: local, destination: real },
             quoted: Translation { source: real, destination: local },
         }
+    }
+}
+
+/// Makes an error about a packet that was more than translated one about what the client sent: its
+/// sequence number, and room for what was added to it.
+fn mend_quote(bytes: &mut [u8], headers: &Headers, quoted: &Headers, local: &LocalEnd) {
+    let number_at = headers.transport + ICMP_HEADER_LEN + quoted.transport + 4;
+    if quoted.protocol == protocol::TCP
+        && let Some(field) = bytes.get_mut(number_at..number_at + 4)
+    {
+        let number = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
+        field.copy_from_slice(&local.shift.acknowledgement(number).to_be_bytes());
+    }
+    let added = local.introduction.map_or(0, |one| one.len_bytes(headers.family)) as u16;
+    let mtu_at = headers.transport + 6;
+    let is_too_big = match headers.family {
+        Family::V4 => bytes[headers.transport..].starts_with(&[3, 4]),
+        Family::V6 => bytes[headers.transport] == 2,
+    };
+    if is_too_big && word(bytes, mtu_at) > added {
+        let mtu = word(bytes, mtu_at) - added;
+        set_word(bytes, mtu_at, mtu);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::local::WantedEnd;
 use super::transit::Transit;
 use super::{Director, service_protocol};
 use crate::engine::conn::sctp::{SctpEvent, SctpState};
@@ -14,7 +15,7 @@ use crate::engine::service::{
     ForwardingMethod, Pool, Protocol, RealServer, ServiceKey, ServiceSpec, VirtualService,
 };
 use crate::engine::verdict::{DropReason, Verdict};
-use crate::packet::{Addr, Endpoint, Headers};
+use crate::packet::{Endpoint, Headers};
 
 /// How long a connection lives before its first packet has set its state.
 ///
@@ -137,8 +138,8 @@ impl Director {
             let real = ask(&mut pool, &flow, transit, &mut self.random);
             let real = real.ok_or(DropReason::NoServer)?;
             let port = or_else_port(real.port(), destination.port);
-            let locals = local_addresses(&real, pool.spec());
-            return Ok(Choice { real, port, template: None, one_packet, locals });
+            let local = wanted_end(&real, pool.spec());
+            return Ok(Choice { real, port, template: None, one_packet, local });
         };
         let mut key = TemplateKey::new(spec, protocol, client.addr, destination);
         if spec.persistence_engine.is_some() {
@@ -169,8 +170,8 @@ impl Director {
         });
         let port = if on_own_port { real.port() } else { 0 };
         let port = or_else_port(port, destination.port);
-        let locals = local_addresses(&real, pool.spec());
-        Ok(Choice { real, port, template: Some(template), one_packet, locals })
+        let local = wanted_end(&real, pool.spec());
+        Ok(Choice { real, port, template: Some(template), one_packet, local })
     }
 
     fn enter(
@@ -179,7 +180,7 @@ impl Director {
         Asked { protocol, flow }: Asked,
         choice: Choice,
     ) -> Result<ConnId, DropReason> {
-        let Choice { real, port, template, one_packet, locals } = choice;
+        let Choice { real, port, template, one_packet, local } = choice;
         let method = match real.method() {
             ForwardingMethod::Masquerade | ForwardingMethod::FullNat
                 if transit.network.is_local(real.addr()) =>
@@ -194,10 +195,8 @@ impl Director {
             virtual_endpoint: flow.destination,
             real_endpoint: Endpoint::new(real.addr(), port),
         };
-        let locals = locals.filter(|_| method == ForwardingMethod::FullNat);
-        let local = locals
-            .map(|addresses| self.local_endpoint(transit.network, &key, &addresses))
-            .transpose()?;
+        let wanted = local.filter(|_| method == ForwardingMethod::FullNat);
+        let local = wanted.map(|wanted| self.local_end(transit, &key, &wanted)).transpose()?;
         let counted = Arc::clone(&real);
         let new = NewConnection {
             key,
@@ -248,13 +247,16 @@ struct Choice {
     template: Option<Arc<Template>>,
     /// Whether it ends with its first packet.
     one_packet: bool,
-    /// The service's local addresses, if the server is reached by full NAT.
-    locals: Option<Arc<[Addr]>>,
+    /// What it needs of the director's own, if the server is reached by full NAT.
+    local: Option<WantedEnd>,
 }
 
-/// The local addresses for connections to a server, if it is reached by full NAT.
-fn local_addresses(real: &RealServer, spec: &ServiceSpec) -> Option<Arc<[Addr]>> {
-    (real.method() == ForwardingMethod::FullNat).then(|| Arc::clone(&spec.local_addresses))
+/// What a connection to a server asks for, if that is reached by full NAT.
+fn wanted_end(real: &RealServer, spec: &ServiceSpec) -> Option<WantedEnd> {
+    (real.method() == ForwardingMethod::FullNat).then(|| WantedEnd {
+        addresses: Arc::clone(&spec.local_addresses),
+        client_address: real.client_address(),
+    })
 }
 
 pub(super) const FTP_DATA: u16 = 20;

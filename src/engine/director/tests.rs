@@ -3,6 +3,7 @@
 mod defence;
 mod fullnat;
 mod persistence;
+mod telling;
 mod tunnel;
 
 use std::net::IpAddr;

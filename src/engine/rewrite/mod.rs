@@ -3,6 +3,7 @@
 //! Takes parsed packets and says what changes; decides nothing.
 
 pub mod icmp;
+pub mod introduce;
 pub mod nat;
 pub mod sequence;
 pub mod tunnel;

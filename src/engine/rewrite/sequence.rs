@@ -214,7 +214,8 @@ pub fn replace(
     Some(after)
 }
 
-fn write_len(bytes: &mut [u8], headers: &Headers) {
+/// Writes the length of an IP packet, as `headers` say.
+pub fn write_len(bytes: &mut [u8], headers: &Headers) {
     match headers.family {
         Family::V4 => {
             let old = word(bytes, 2);

@@ -1,6 +1,9 @@
 //! What the kernel refuses of a service or a real server.
 
-use super::spec::{ConfigError, ForwardingMethod, RealSpec, ServiceKey, ServiceSpec, TunnelKind};
+use super::spec::{
+    ClientAddress, ConfigError, ForwardingMethod, Protocol, RealSpec, ServiceKey, ServiceSpec,
+    TunnelKind,
+};
 use crate::packet::{Addr, Family};
 
 /// Most local addresses of one service.
@@ -38,6 +41,10 @@ pub(super) fn check_real(key: &ServiceKey, spec: &RealSpec) -> Result<(), Config
     if spec.addr.family() != key.family() && !tunnelled {
         return Err(ConfigError::Invalid);
     }
+    let told = spec.client_address != ClientAddress::Untold;
+    if told && (spec.method != ForwardingMethod::FullNat || !may_tell(key, spec.client_address)) {
+        return Err(ConfigError::Invalid);
+    }
     if tunnelled && spec.tunnel.kind == TunnelKind::Gue && spec.tunnel.port == 0 {
         return Err(ConfigError::Invalid);
     }
@@ -53,5 +60,15 @@ pub fn is_unicast(addr: Addr) -> bool {
             !addr.is_multicast() && !addr.is_broadcast() && !addr.is_unspecified()
         }
         std::net::IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !addr.is_mapped(),
+    }
+}
+
+/// Whether servers of a service can be told of their clients so.
+fn may_tell(key: &ServiceKey, how: ClientAddress) -> bool {
+    let ServiceKey::Address { protocol, .. } = key else { return true };
+    match how {
+        ClientAddress::Untold => true,
+        ClientAddress::Toa => *protocol == Protocol::Tcp,
+        ClientAddress::ProxyV2 => *protocol != Protocol::Sctp,
     }
 }

@@ -16,7 +16,7 @@ pub use pool::{Pool, RealView, Retired, ServiceView, VirtualService};
 pub use real::{Activity, RealServer};
 pub use snapshot::Snapshot;
 pub use spec::{
-    ConfigError, ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey, ServiceSpec,
-    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, ConfigError, ForwardingMethod, Protocol, RealSpec, SchedulerFlags, ServiceKey,
+    ServiceSpec, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 pub use table::ServiceTable;

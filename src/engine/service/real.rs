@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, O
 
 use crossbeam_utils::CachePadded;
 
-use super::spec::{ForwardingMethod, RealSpec, Tunnel, TunnelChecksum, TunnelKind};
+use super::spec::{ClientAddress, ForwardingMethod, RealSpec, Tunnel, TunnelChecksum, TunnelKind};
 use crate::engine::stats::Counters;
 use crate::packet::{Addr, Endpoint};
 
@@ -24,6 +24,7 @@ pub struct RealServer {
     tunnel_kind: AtomicU8,
     tunnel_checksum: AtomicU8,
     tunnel_port: AtomicU16,
+    client_address: AtomicU8,
     available: AtomicBool,
     overloaded: AtomicBool,
     load: CachePadded<Load>,
@@ -59,6 +60,7 @@ impl RealServer {
             tunnel_kind: AtomicU8::new(0),
             tunnel_checksum: AtomicU8::new(0),
             tunnel_port: AtomicU16::new(0),
+            client_address: AtomicU8::new(0),
             available: AtomicBool::new(true),
             overloaded: AtomicBool::new(false),
             load: CachePadded::default(),
@@ -84,6 +86,7 @@ impl RealServer {
         self.tunnel_kind.store(encode_kind(spec.tunnel.kind), Relaxed);
         self.tunnel_checksum.store(encode_checksum(spec.tunnel.checksum), Relaxed);
         self.tunnel_port.store(spec.tunnel.port, Relaxed);
+        self.client_address.store(position(&TELLINGS, spec.client_address), Relaxed);
         if raised {
             self.overloaded.store(false, Relaxed);
         }
@@ -108,6 +111,7 @@ impl RealServer {
             upper_threshold: self.upper_threshold(),
             lower_threshold: self.lower_threshold.load(Relaxed),
             tunnel: self.tunnel(),
+            client_address: self.client_address(),
         }
     }
 
@@ -138,6 +142,11 @@ impl RealServer {
             port: self.tunnel_port.load(Relaxed),
             checksum: CHECKSUMS[self.tunnel_checksum.load(Relaxed) as usize],
         }
+    }
+
+    /// How it is told who its clients are.
+    pub fn client_address(&self) -> ClientAddress {
+        TELLINGS[self.client_address.load(Relaxed) as usize]
     }
 
     /// Weight; 0 takes no new connections.
@@ -265,6 +274,9 @@ const METHODS: [ForwardingMethod; 6] = [
 const KINDS: [TunnelKind; 3] = [TunnelKind::IpIp, TunnelKind::Gue, TunnelKind::Gre];
 const CHECKSUMS: [TunnelChecksum; 3] =
     [TunnelChecksum::Off, TunnelChecksum::On, TunnelChecksum::Remote];
+
+const TELLINGS: [ClientAddress; 3] =
+    [ClientAddress::Untold, ClientAddress::Toa, ClientAddress::ProxyV2];
 
 fn encode_method(method: ForwardingMethod) -> u8 {
     position(&METHODS, method)

@@ -152,6 +152,20 @@ pub struct Tunnel {
     pub checksum: TunnelChecksum,
 }
 
+/// How a real server that sees the director instead of its clients is told who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    Untold,
+    /// By a TCP option of kind 254 in the client's first segments after the handshake, for servers
+    /// whose kernel has a module for it. **Source** — the TOA of LVS's full NAT and DPVS.
+    Toa,
+    /// By a header in front of the client's first bytes or datagram, which the server's program
+    /// has to expect. **Source** — the PROXY protocol, version 2.
+    ProxyV2,
+}
+
 /// Outer protocol of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TunnelKind {
@@ -193,6 +207,8 @@ pub struct RealSpec {
     pub lower_threshold: u32,
     /// Encapsulation, if the method is `Tunnel`.
     pub tunnel: Tunnel,
+    /// How it is told who its clients are, if the method is `FullNat`.
+    pub client_address: ClientAddress,
 }
 
 impl RealSpec {
@@ -206,6 +222,7 @@ impl RealSpec {
             upper_threshold: 0,
             lower_threshold: 0,
             tunnel: Tunnel::default(),
+            client_address: ClientAddress::default(),
         }
     }
 }

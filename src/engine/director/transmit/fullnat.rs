@@ -2,6 +2,7 @@
 
 use super::check_way;
 use crate::engine::conn::ConnId;
+use crate::engine::conn::tcp::TcpFlags;
 use crate::engine::director::Director;
 use crate::engine::director::transit::Transit;
 use crate::engine::network::Network;
@@ -21,12 +22,18 @@ impl Director {
         let conn = self.conns.get(id);
         let real = conn.real_endpoint();
         let Some(local) = conn.local() else { return Verdict::Drop(DropReason::NoLocalAddress) };
-        if let Err(error) = check_way(transit, real.addr, is_first) {
+        let (endpoint, is_plain) = (local.endpoint, local.is_plain());
+        let way = check_way(transit, real.addr, is_first);
+        let way = if is_plain { way } else { way.and_then(|()| self.check_telling(transit, id)) };
+        if let Err(error) = way {
             let virtual_addr = conn.virtual_endpoint().addr;
             return self.refuse_request(error, transit, virtual_addr);
         }
-        let translation = Translation { source: Some(local), destination: Some(real) };
+        let translation = Translation { source: Some(endpoint), destination: Some(real) };
         translate(transit.packet, transit.headers, translation);
+        if !is_plain || transit.flags.is_some_and(TcpFlags::fin) {
+            self.accompany(transit, id);
+        }
         Verdict::Forward(Hop { to: real.addr })
     }
 }

@@ -6,8 +6,11 @@
 mod bypass;
 mod direct;
 mod fullnat;
+mod introduce;
 mod nat;
 mod tunnel;
+
+pub use introduce::FullNatCounters;
 
 use super::Director;
 use super::transit::Transit;
