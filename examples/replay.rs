@@ -27,6 +27,7 @@ use ulvs::driver::Sender;
 use ulvs::driver::pcap::{LinkType, PcapReceiver, PcapSender};
 use ulvs::engine::service::ServiceTable;
 use ulvs::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
+use ulvs::packet::fragment::{Cutter, must_be_cut};
 use ulvs::packet::{Addr, PacketBuf};
 use ulvs::simulate::packet::dissect;
 
@@ -116,6 +117,7 @@ struct Replay {
     director: Director,
     surroundings: Surroundings,
     sender: PcapSender<BufWriter<File>>,
+    cutter: Cutter,
     first: Option<Duration>,
     now: Moment,
     /// Frames played so far.
@@ -144,6 +146,7 @@ impl Replay {
             services,
             surroundings: Surroundings { addresses, mtu: arguments.mtu.into() },
             sender: PcapSender::new(output, LinkType::RawIp)?,
+            cutter: Cutter::new(0, SEED),
             first: None,
             now: START,
             played: 0,
@@ -163,18 +166,40 @@ impl Replay {
             return format!("{clock}  {other:<52}  pass");
         }
         let seen = describe(frame.bytes());
-        let verdict = self.director.handle_packet(frame, &self.surroundings, self.now);
-        let fate = match verdict {
+        let mut fate = self.judge(frame, &[]);
+        while let Some(mut datagram) = self.director.poll_datagram() {
+            let (mut packet, lengths) = datagram.parts();
+            fate += &format!("; together: {}", self.judge(&mut packet, lengths));
+            self.director.recycle_datagram(datagram);
+        }
+        format!("{clock}  {seen:<52}  {fate}")
+    }
+
+    /// Lets the director judge a packet, sends what it wants sent, and says what became of it.
+    fn judge(&mut self, packet: &mut PacketBuf<'_>, lengths: &[u16]) -> String {
+        match self.director.handle_packet(packet, &self.surroundings, self.now) {
             Verdict::Forward(hop) => {
-                let sent = describe(frame.bytes());
-                self.sender.send(&mut [frame]);
+                let sent = describe(packet.bytes());
+                self.send(packet, lengths);
                 format!("forward to {}: {sent}", hop.to)
             }
             Verdict::Reply => format!("reply {}", self.send_replies().join(", ")),
             Verdict::Pass => "pass".to_owned(),
+            Verdict::Held => "hold".to_owned(),
             Verdict::Drop(reason) => format!("drop: {}", reason.name()),
-        };
-        format!("{clock}  {seen:<52}  {fate}")
+        }
+    }
+
+    /// Sends a packet, in fragments if it is too long or came in some.
+    fn send(&mut self, packet: &mut PacketBuf<'_>, lengths: &[u16]) {
+        if !must_be_cut(packet, self.surroundings.mtu) {
+            return self.sender.send(&mut [packet]);
+        }
+        let (sender, mtu) = (&mut self.sender, self.surroundings.mtu);
+        // What cannot be cut is lost.
+        let _ = self.cutter.cut(packet, mtu, lengths, |fragments| {
+            fragments.packets().for_each(|mut fragment| sender.send(&mut [&mut fragment]));
+        });
     }
 
     /// Moves the clock on and does what is due by then.
@@ -185,6 +210,8 @@ impl Replay {
         self.services.handle_timeout(self.now);
         self.director.refresh();
         self.director.handle_timeout(self.now, u32::MAX);
+        self.director.expire_fragments(&self.surroundings, self.now, u32::MAX);
+        self.send_replies();
     }
 
     fn send_replies(&mut self) -> Vec<String> {
@@ -207,6 +234,10 @@ impl Replay {
             verdicts.replied,
             verdicts.passed + self.others
         );
+        if verdicts.held > 0 {
+            let together = self.director.fragments().reassembled;
+            summary += &format!(", {} held as fragments of {together} more", verdicts.held);
+        }
         for (reason, count) in verdicts.drops() {
             summary += &format!(", {count} dropped ({})", reason.name());
         }

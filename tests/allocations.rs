@@ -1,8 +1,10 @@
-//! Established packets allocate nothing, whichever way they go.
+//! Established packets allocate nothing, whichever way they go; fragments no more than they may.
 
 use allocation_counter::measure;
+use ulvs::engine::fragments::Reassembly;
 use ulvs::engine::service::ForwardingMethod;
-use ulvs::engine::{MAX_BATCH, Verdict};
+use ulvs::engine::{MAX_BATCH, Moment, Verdict};
+use ulvs::packet::Headers;
 
 #[allow(dead_code, reason = "the benches use the rest")]
 #[path = "../benches/engine/crowd.rs"]
@@ -56,4 +58,55 @@ fn what_makes_the_table_grow_is_seen_to_allocate() {
     let mut crowd = Crowd::new(1);
     let mut openings = batches(|n| request(n + 1, SYN));
     assert!(allocations(&mut crowd, &mut openings) > 0);
+}
+
+/// The memory for fragments, and how much of it is taken when all of these have come.
+fn taken(fragments: impl Iterator<Item = [u32; 4]>) -> f64 {
+    const LIMIT: usize = 4 << 20;
+    let mut all = Reassembly::new(LIMIT);
+    let counted = measure(|| {
+        for [from, id, offset, len] in fragments {
+            let bytes = fragment(from, id as u16, offset as u16, len as usize);
+            let headers = Headers::parse(&bytes).unwrap();
+            all.add(&bytes, &headers, true, Moment::default());
+        }
+    });
+    assert!(all.counters().pushed_out > 0, "they do not fit");
+    counted.bytes_max as f64 / LIMIT as f64
+}
+
+/// An IPv4 fragment that more follow; its offset counts units of eight bytes.
+fn fragment(from: u32, id: u16, offset: u16, len: usize) -> Vec<u8> {
+    let ip = etherparse::PacketBuilder::ipv4(from.to_be_bytes(), [192, 0, 2, 1], 64);
+    let mut bytes = Vec::new();
+    ip.write(&mut bytes, etherparse::IpNumber(99), &vec![0; len]).unwrap();
+    let mut header = etherparse::Ipv4Header::from_slice(&bytes).unwrap().0;
+    header.identification = id;
+    header.dont_fragment = false;
+    header.more_fragments = true;
+    header.fragment_offset = offset.try_into().unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    bytes[..20].copy_from_slice(&header.to_bytes());
+    bytes
+}
+
+#[test]
+fn incomplete_datagrams_take_no_more_memory_than_they_may() {
+    type Flood = (&'static str, Box<dyn Iterator<Item = [u32; 4]>>);
+    let floods: [Flood; 6] = [
+        ("as small as can be, of everybody", Box::new((0..40_000).map(|n| [n, 1, 0, 8]))),
+        ("as small as can be, of one", Box::new((0..40_000).map(|n| [1, n, 1, 8]))),
+        ("with holes", Box::new((0..80_000).map(|n| [n / 4000, 1, n % 4000 * 2, 8]))),
+        (
+            "with holes, backwards",
+            Box::new((0..80_000).map(|n| [n / 4000, 1, 8000 - n % 4000 * 2, 8])),
+        ),
+        ("in order, without an end", Box::new((0..80_000).map(|n| [n / 400, 1, n % 400 * 10, 80]))),
+        ("long", Box::new((0..20_000).map(|n| [n / 4, n % 4, 185 * (n % 3), 1480]))),
+    ];
+    for (name, flood) in floods {
+        let taken = taken(flood);
+        println!("{name}: {:.0} % of the limit", taken * 100.0);
+        assert!((0.5..1.1).contains(&taken), "{name}: {taken}");
+    }
 }

@@ -23,7 +23,7 @@ fn a_datagram_is_fragmented_for_a_smaller_link() {
         let server = bind(&bed, "real1", (nat::ACCP, 5353).into());
         let client = bind(&bed, "client", (nat::CLIENT, 0).into());
         wait_until_known(&client, &server);
-        let before = too_long(&bed);
+        let before = counter(&bed, "too-long");
         for len in [100, 572, 573, 1472] {
             let question = contents(len);
             client.send_to(&question, (nat::OUTSIDE, 53)).unwrap();
@@ -32,8 +32,57 @@ fn a_datagram_is_fragmented_for_a_smaller_link() {
             server.send_to(b"answer", from).unwrap();
             assert_eq!(receive(&client), (b"answer".to_vec(), (nat::OUTSIDE, 53).into()));
         }
-        assert_eq!(too_long(&bed), before);
+        assert_eq!(counter(&bed, "too-long"), before);
     });
+}
+
+#[test]
+fn long_datagrams_go_both_ways() {
+    sandbox::run("long_datagrams_go_both_ways", || exchange_long_datagrams(&Bed::new()));
+}
+
+/// Fragments meet in one worker, and what they make goes to the connection's.
+#[test]
+fn long_datagrams_go_both_ways_through_several_workers() {
+    sandbox::run("long_datagrams_go_both_ways_through_several_workers", || {
+        let bed = Bed::with_director_options(&["--workers", "2"]);
+        exchange_long_datagrams(&bed);
+        assert!(counter(&bed, "handed-over") > 0, "{}", bed.ulvs("stats"));
+    });
+}
+
+#[test]
+fn long_datagrams_go_both_ways_without_offloads() {
+    sandbox::run("long_datagrams_go_both_ways_without_offloads", || {
+        let bed = Bed::new();
+        for (host, interface) in
+            [("client", "eth0"), ("director", "out"), ("director", "in"), ("real1", "eth0")]
+        {
+            bed.host(host).disable_offloads(interface).unwrap();
+        }
+        exchange_long_datagrams(&bed);
+    });
+}
+
+/// Questions and answers of the same length, from clients that many workers own.
+fn exchange_long_datagrams(bed: &Bed) {
+    bed.configure(&DNS);
+    let server = bind(bed, "real1", (nat::ACCP, 5353).into());
+    for _ in 0..8 {
+        let client = bind(bed, "client", (nat::CLIENT, 0).into());
+        for len in [1472, 1473, 2953, 20_000, 60_000] {
+            let question = contents(len);
+            client.send_to(&question, (nat::OUTSIDE, 53)).unwrap();
+            let (heard, from) = receive(&server);
+            assert!(heard == question && from == client.local_addr().unwrap(), "{len} bytes");
+            server.send_to(&heard, from).unwrap();
+            let (answer, from) = receive(&client);
+            assert!(answer == question && from == (nat::OUTSIDE, 53).into(), "{len} bytes");
+        }
+    }
+    assert_eq!(counter(bed, "reassembled"), 8 * 4 * 2);
+    let entries = bed.ipvsadm("-Lnc");
+    assert_eq!(entries.lines().filter(|line| line.starts_with("UDP")).count(), 8, "{entries}");
 }
 
 /// Super-frames are cut into segments, and those into fragments.
@@ -78,11 +127,12 @@ fn wait_until_known(client: &UdpSocket, server: &UdpSocket) {
     server.set_read_timeout(Some(PATIENCE)).unwrap();
 }
 
-/// Packets that were too long for a link.
-fn too_long(bed: &Bed) -> u64 {
-    let stats = bed.ulvs("stats --all");
-    let line = stats.lines().find(|line| line.contains("too-long")).unwrap();
-    line.split_whitespace().last().unwrap().parse().unwrap()
+/// A counter of the director, over all workers.
+fn counter(bed: &Bed, name: &str) -> u64 {
+    let stats: serde_json::Value = serde_json::from_str(&bed.ulvs("stats --json")).unwrap();
+    let counters = stats["counters"].as_array().unwrap();
+    let counter = counters.iter().find(|counter| counter["name"] == name);
+    counter.unwrap_or_else(|| panic!("{name} is not counted"))["total"].as_u64().unwrap()
 }
 
 fn bind(bed: &Bed, host: &str, address: SocketAddr) -> UdpSocket {

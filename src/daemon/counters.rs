@@ -2,6 +2,7 @@
 
 use crate::control::netlink::counter::CounterView;
 use crate::driver::{ReceiverCounters, SenderCounters};
+use crate::engine::fragments::FragmentCounters;
 use crate::engine::{DropReason, VerdictCounters};
 use crate::link::LinkCounters;
 use crate::worker::WorkerCounters;
@@ -12,13 +13,28 @@ pub(super) fn of_worker(
     counted: &WorkerCounters,
     interfaces: &[String],
 ) -> Vec<CounterView> {
-    let VerdictCounters { forwarded, replied, passed, .. } = counted.verdicts;
+    let VerdictCounters { forwarded, replied, passed, held, .. } = counted.verdicts;
+    let FragmentCounters { reassembled, timed_out, pushed_out, restarted } = counted.fragments;
     let drops = DropReason::ALL.iter();
     let drops = drops.map(|reason| (reason.name(), counted.verdicts.dropped(*reason)));
     let mut groups = vec![
         (
             "packets".to_owned(),
-            vec![("forwarded", forwarded), ("replied", replied), ("passed", passed)],
+            vec![
+                ("forwarded", forwarded),
+                ("replied", replied),
+                ("passed", passed),
+                ("held", held),
+            ],
+        ),
+        (
+            "fragments".to_owned(),
+            vec![
+                ("reassembled", reassembled),
+                ("timed-out", timed_out),
+                ("pushed-out", pushed_out),
+                ("restarted", restarted),
+            ],
         ),
         ("dropped".to_owned(), drops.collect()),
         ("ignored".to_owned(), counted.ignored.iter().collect()),

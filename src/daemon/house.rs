@@ -155,6 +155,7 @@ impl House {
             tracing::error!("{problem}");
             self.problems.push(problem.to_string());
         }
+        self.link.set_rules(self.guard.has_rules());
         if self.guard.has_rules() != had_rules {
             let state = if had_rules { "no longer needed" } else { "in force" };
             tracing::info!("guard rules (nftables) are {state}");

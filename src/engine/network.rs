@@ -14,6 +14,17 @@ pub enum Owner {
     Other,
 }
 
+/// Whether the host's own stack sees the packets that the director gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// Those only that the director leaves to it.
+    None,
+    /// Every one, as beside a packet socket.
+    All,
+    /// Every one but those of services, from which guard rules keep it.
+    ButServices,
+}
+
 /// Routes, link sizes and addresses, as far as verdicts depend on them.
 ///
 /// Asked for new connections, large packets and errors only, and now and then for the way to a
@@ -28,6 +39,11 @@ pub trait Network {
 
     /// Who answers for `addr`.
     fn owner(&self, addr: Addr) -> Owner;
+
+    /// Whether the host's own stack sees the packets as well, and gathers their fragments itself.
+    fn copies(&self) -> Copies {
+        Copies::None
+    }
 
     /// Whether `addr` is the host's own.
     fn is_local(&self, addr: Addr) -> bool {

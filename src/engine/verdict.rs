@@ -11,6 +11,9 @@ pub enum Verdict {
     Reply,
     /// The packet is none of the director's business; the host's own stack sees to it.
     Pass,
+    /// The packet is a fragment and waits for the others. Once its datagram is whole, that is to be
+    /// fetched by `poll_datagram` and judged.
+    Held,
     /// The packet ends here.
     Drop(DropReason),
 }
@@ -60,8 +63,12 @@ drop_reasons! {
     BadChecksum = "bad-checksum",
     /// A transport header that does not fit.
     BadTransport = "bad-transport",
-    /// A fragment, which the director cannot match to a connection yet.
-    Fragment = "fragment",
+    /// A fragment that contradicts the others of its datagram, or makes it too long.
+    BadFragment = "bad-fragment",
+    /// A fragment that overlaps with another, which is discarded with its whole datagram.
+    OverlappingFragment = "overlapping-fragment",
+    /// A fragment whose payload has come already.
+    RepeatedFragment = "repeated-fragment",
     /// The connection's real server was removed from its service.
     ServerRemoved = "server-removed",
     /// The service's server cannot be reached by a forwarding method of this director yet.
@@ -118,6 +125,8 @@ pub struct VerdictCounters {
     pub replied: u64,
     /// Packets left to the host.
     pub passed: u64,
+    /// Fragments kept until their datagrams are whole. Those are judged, and counted, as well.
+    pub held: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -128,6 +137,7 @@ impl VerdictCounters {
             Verdict::Forward(_) => self.forwarded += 1,
             Verdict::Reply => self.replied += 1,
             Verdict::Pass => self.passed += 1,
+            Verdict::Held => self.held += 1,
             Verdict::Drop(reason) => self.dropped[reason as usize] += 1,
         }
     }
@@ -145,6 +155,6 @@ impl VerdictCounters {
 
     /// All packets seen.
     pub fn total(&self) -> u64 {
-        self.forwarded + self.replied + self.passed + self.dropped.iter().sum::<u64>()
+        self.forwarded + self.replied + self.passed + self.held + self.dropped.iter().sum::<u64>()
     }
 }

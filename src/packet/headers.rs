@@ -35,6 +35,8 @@ pub mod protocol {
 pub enum Fragment {
     /// All of it.
     Whole,
+    /// All of it, and yet it has a fragment header, as IPv6 allows (RFC 6946).
+    Atomic,
     /// The first fragment: it has the ports.
     First,
     /// A later fragment: it has no transport header.
@@ -64,7 +66,7 @@ pub enum Malformed {
 /// What the headers of an IP packet say.
 ///
 /// **Shape** — offsets are bytes from the first byte of the IP header and lie within the packet;
-/// for TCP, UDP and SCTP that are not later fragments the fixed transport header does, too.
+/// for TCP, UDP and SCTP that are no fragments the fixed transport header does, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// Address family.
@@ -99,8 +101,11 @@ impl Headers {
         {
             return Err(Malformed::HeaderChecksum);
         }
-        if headers.fragment != Fragment::Later {
-            headers.parse_transport(&bytes[headers.transport..headers.len])?;
+        let transport = &bytes[headers.transport..headers.len];
+        match headers.fragment {
+            Fragment::Whole | Fragment::Atomic => headers.parse_transport(transport)?,
+            Fragment::First => headers.parse_beginning(transport),
+            Fragment::Later => {}
         }
         Ok(headers)
     }
@@ -217,14 +222,13 @@ impl Headers {
         })
     }
 
+    /// Whether the fixed transport header is there, of protocols that are known.
+    pub fn has_transport_header(&self) -> bool {
+        self.transport_len() >= fixed_transport_len(self.protocol)
+    }
+
     fn parse_transport(&mut self, transport: &[u8]) -> Result<(), Malformed> {
-        let fixed_len = match self.protocol {
-            protocol::TCP => 20,
-            protocol::SCTP => COMMON_HEADER_LEN,
-            protocol::UDP | protocol::ICMP | protocol::ICMP6 => 8,
-            _ => return Ok(()),
-        };
-        if transport.len() < fixed_len {
+        if transport.len() < fixed_transport_len(self.protocol) {
             return Err(Malformed::Transport);
         }
         if self.protocol == protocol::TCP && usize::from(transport[12] >> 4) < 5 {
@@ -235,6 +239,16 @@ impl Headers {
             number if carries_ports(number) => self.parse_ports(transport),
             _ => Ok(()),
         }
+    }
+
+    /// Reads what there is of the transport header in a first fragment: the rest may come in the next.
+    fn parse_beginning(&mut self, transport: &[u8]) {
+        // Without ports it is a fragment all the same.
+        let _ = match self.protocol {
+            protocol::ICMP | protocol::ICMP6 => self.parse_echo(transport),
+            number if carries_ports(number) => self.parse_ports(transport),
+            _ => Ok(()),
+        };
     }
 
     fn parse_ports(&mut self, transport: &[u8]) -> Result<(), Malformed> {
@@ -267,6 +281,16 @@ pub fn carries_ports(number: u8) -> bool {
     matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
+/// Bytes of the transport header that every packet of a protocol has; 0 where that is not known.
+fn fixed_transport_len(number: u8) -> usize {
+    match number {
+        protocol::TCP => 20,
+        protocol::SCTP => COMMON_HEADER_LEN,
+        protocol::UDP | protocol::ICMP | protocol::ICMP6 => 8,
+        _ => 0,
+    }
+}
+
 /// Bytes of an ICMP error before the packet it quotes.
 pub const ICMP_HEADER_LEN: usize = 8;
 
@@ -295,7 +319,7 @@ fn walk_extensions(bytes: &[u8], first: u8) -> Result<Walked, Malformed> {
         let header = rest.get(..len).ok_or(Malformed::Truncated)?;
         if walked.protocol == 44 {
             walked.fragment = match (word(header, 2) & 0xfff8, header[3] & 1) {
-                (0, 0) => Fragment::Whole,
+                (0, 0) => Fragment::Atomic,
                 (0, _) => Fragment::First,
                 _ => Fragment::Later,
             };

@@ -33,6 +33,8 @@ pub enum IcmpError {
     },
     /// The time to live ended: 11/0, IPv6 3/0.
     TimeExceeded,
+    /// The rest of a fragmented datagram did not come in time: 11/1, IPv6 3/1.
+    ReassemblyTimeExceeded,
     /// What somebody else said about the packet.
     Relayed {
         /// Type.
@@ -55,11 +57,13 @@ impl IcmpError {
             (Family::V4, Self::HostUnreachable) => (3, 1, 0),
             (Family::V4, Self::TooBig { mtu }) => (3, 4, u32::from(mtu)),
             (Family::V4, Self::TimeExceeded) => (11, 0, 0),
+            (Family::V4, Self::ReassemblyTimeExceeded) => (11, 1, 0),
             (Family::V6, Self::PortUnreachable) => (1, 4, 0),
             (Family::V6, Self::ProtocolUnreachable) => (4, 1, NEXT_HEADER_AT),
             (Family::V6, Self::HostUnreachable) => (1, 3, 0),
             (Family::V6, Self::TooBig { mtu }) => (2, 0, u32::from(mtu)),
             (Family::V6, Self::TimeExceeded) => (3, 0, 0),
+            (Family::V6, Self::ReassemblyTimeExceeded) => (3, 1, 0),
             (_, Self::Relayed { kind, code, rest }) => (kind, code, rest),
         }
     }

@@ -118,6 +118,7 @@ impl Page {
                 let changes: Vec<String> = changes.collect();
                 self.add("rewritten", changes.join(", "));
             }
+            Fate::Held => self.add("held", "until the other fragments of its datagram come"),
             Fate::Answered => self.add("answered", "by the director itself"),
             Fate::LeftToHost(local) => self.add_left_to_host(!story.events.is_empty(), *local),
             Fate::Dropped(reason) => {

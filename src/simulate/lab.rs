@@ -32,7 +32,7 @@ impl Lab {
 
     /// Puts one packet on a link, for the director.
     pub fn inject(&mut self, link: Link, bytes: Vec<u8>) {
-        let datagram = Datagram { bytes, unfinished: None };
+        let datagram = Datagram::plain(bytes);
         let datagram = if self.offload { leave_checksum_to_card(datagram) } else { datagram };
         self.host.receive(datagram, Some(link));
     }
@@ -69,23 +69,23 @@ fn is_noise(packet: &Packet) -> bool {
 fn leave_checksum_to_card(datagram: Datagram) -> Datagram {
     let mut bytes = datagram.bytes;
     let header = dissect(&bytes).map(|packet| (packet.src, packet.dst, bytes[0] >> 4 == 6));
-    let Some((src, dst, ipv6)) = header else { return Datagram { bytes, unfinished: None } };
+    let Some((src, dst, ipv6)) = header else { return Datagram::plain(bytes) };
     let (start, protocol) =
         if ipv6 { (40, bytes[6]) } else { (usize::from(bytes[0] & 15) * 4, bytes[9]) };
     let offset: u16 = match protocol {
         1 | 58 => 2,
         6 => 16,
         17 => 6,
-        _ => return Datagram { bytes, unfinished: None },
+        _ => return Datagram::plain(bytes),
     };
     let field = start + usize::from(offset);
     if field + 2 > bytes.len() {
-        return Datagram { bytes, unfinished: None };
+        return Datagram::plain(bytes);
     }
     let pseudo = match protocol {
         1 => Vec::new(),
         _ => pseudo_header(src, dst, protocol, bytes.len() - start),
     };
     bytes[field..field + 2].copy_from_slice(&(!internet_checksum(&pseudo)).to_be_bytes());
-    Datagram { bytes, unfinished: Some((start, offset)) }
+    Datagram { bytes, unfinished: Some((start, offset)), pieces: None }
 }

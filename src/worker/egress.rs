@@ -36,17 +36,25 @@ pub struct LostCounters {
 }
 
 impl Way<'_> {
-    /// Sends the packets that are forwarded, in their order.
-    pub fn forward(&mut self, packets: &mut [PacketBuf<'_>], verdicts: &[Verdict]) {
+    /// Sends the packets that are forwarded, in their order; those that have to be cut into
+    /// fragments of these lengths if they fit.
+    pub fn forward(
+        &mut self,
+        packets: &mut [PacketBuf<'_>],
+        verdicts: &[Verdict],
+        lengths: &[u16],
+    ) {
         let mut done = 0;
         while done < packets.len() {
             let exits = self.route(&mut packets[done..], &verdicts[done..]);
             send(&mut packets[done..done + exits.len()], &exits, self.senders);
             done += exits.len();
-            if let (Some(packet), Some(Verdict::Forward(hop))) =
-                (packets.get_mut(done), verdicts.get(done))
-            {
-                self.send_cut(packet, *hop, &[]);
+            if let (Some(packet), Some(verdict)) = (packets.get_mut(done), verdicts.get(done)) {
+                let target = match verdict {
+                    Verdict::Forward(hop) => Target::Hop(*hop),
+                    _ => Target::Kernel,
+                };
+                self.send_cut(packet, target, lengths);
                 done += 1;
             }
         }
@@ -59,8 +67,9 @@ impl Way<'_> {
             Verdict::Forward(hop) if self.must_be_cut(packet, *hop) => None,
             Verdict::Forward(hop) => Some(self.address(packet, *hop)),
             // The kernel has no copy of what it routed to the director.
+            Verdict::Pass if self.view.is_routed() && came_in_fragments(packet) => None,
             Verdict::Pass if self.view.is_routed() => Some(self.hand_back(packet)),
-            Verdict::Reply | Verdict::Pass | Verdict::Drop(_) => Some(None),
+            Verdict::Reply | Verdict::Pass | Verdict::Held | Verdict::Drop(_) => Some(None),
         });
         exits.collect()
     }
@@ -82,24 +91,31 @@ impl Way<'_> {
     }
 
     /// Cuts a packet for its link, into fragments of these lengths if they fit, and sends them.
-    fn send_cut(&mut self, packet: &mut PacketBuf<'_>, hop: Hop, lengths: &[u16]) {
-        let mtu = self.mtu(hop);
+    fn send_cut(&mut self, packet: &mut PacketBuf<'_>, target: Target, lengths: &[u16]) {
+        let mtu = match target {
+            Target::Hop(hop) => self.mtu(hop),
+            Target::Kernel => usize::MAX,
+        };
         // Taken out for the time, as the pieces lie in it.
         let mut cutter = std::mem::take(self.cutter);
-        if cutter.cut(packet, mtu, lengths, |pieces| self.send_pieces(pieces, hop)).is_err() {
+        if cutter.cut(packet, mtu, lengths, |pieces| self.send_pieces(pieces, target)).is_err() {
             self.lost.too_long += 1;
         }
         *self.cutter = cutter;
     }
 
-    fn send_pieces(&mut self, pieces: &mut Fragments, hop: Hop) {
+    fn send_pieces(&mut self, pieces: &mut Fragments, target: Target) {
         let mut pieces = pieces.packets();
         loop {
             let mut batch: ArrayVec<PacketBuf<'_>, BATCH> = pieces.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 return;
             }
-            let exits = batch.iter_mut().map(|piece| self.address(piece, hop)).collect();
+            let exits = batch.iter_mut().map(|piece| match target {
+                Target::Hop(hop) => self.address(piece, hop),
+                Target::Kernel => self.hand_back(piece),
+            });
+            let exits = exits.collect();
             send(&mut batch, &exits, self.senders);
         }
     }
@@ -116,7 +132,7 @@ impl Way<'_> {
             packet[0].offload.segmentation.kind = SegmentKind::Fragments;
             packet[0].offload.segmentation.size_bytes = u16::MAX;
         }
-        self.forward(&mut packet, &[Verdict::Forward(Hop { to: output.to })]);
+        self.forward(&mut packet, &[Verdict::Forward(Hop { to: output.to })], &[]);
     }
 
     /// Says where a packet leaves that the kernel is to see to, unless it would only come back.
@@ -138,6 +154,18 @@ impl Way<'_> {
             }
         }
     }
+}
+
+/// Where the pieces of a packet go.
+#[derive(Clone, Copy)]
+enum Target {
+    Hop(Hop),
+    /// Back to the kernel, which routed it here.
+    Kernel,
+}
+
+fn came_in_fragments(packet: &PacketBuf<'_>) -> bool {
+    packet.offload.segmentation.kind == SegmentKind::Fragments
 }
 
 /// Sends the packets that leave now, port by port and in order.

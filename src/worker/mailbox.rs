@@ -6,6 +6,7 @@ use super::egress::LostCounters;
 use crate::driver;
 use crate::driver::{ReceiverCounters, SenderCounters, Waker};
 use crate::engine::conn::{ConnKey, Connection};
+use crate::engine::fragments::{Datagram, FragmentCounters};
 use crate::engine::{FullNatCounters, Moment, VerdictCounters};
 use crate::link::{IgnoredCounters, OwnedPacket, PortId};
 use crate::packet::Endpoint;
@@ -38,6 +39,13 @@ pub enum Request {
         /// The packet.
         packet: OwnedPacket,
         /// The port by which it came.
+        port: PortId,
+    },
+    /// A datagram that was put together from its fragments, and whose connection is this worker's.
+    HandOverDatagram {
+        /// The datagram.
+        datagram: Datagram,
+        /// The port by which the last of its fragments came.
         port: PortId,
     },
 }
@@ -82,6 +90,8 @@ pub struct WorkerCounters {
     pub verdicts: VerdictCounters,
     /// What full NAT counts.
     pub full_nat: FullNatCounters,
+    /// What became of datagrams that came in fragments.
+    pub fragments: FragmentCounters,
     /// Frames that were not for the director.
     pub ignored: IgnoredCounters,
     /// Connections it tracks.
@@ -117,9 +127,9 @@ impl Mailbox {
         sent
     }
 
-    /// Hands a packet over without ever waiting; `false` if there is no room.
-    pub(super) fn try_hand_over(&self, packet: OwnedPacket, port: PortId) -> bool {
-        match self.requests.try_send(Request::HandOver { packet, port }) {
+    /// Hands a packet or datagram over without ever waiting; `false` if there is no room.
+    pub(super) fn try_hand_over(&self, request: Request) -> bool {
+        match self.requests.try_send(request) {
             Ok(()) => {
                 self.waker.wake();
                 true

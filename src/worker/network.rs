@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use super::shared::SharedLink;
-use crate::engine::{Moment, Network, Owner};
+use crate::engine::{Copies, Moment, Network, Owner};
 use crate::link::{HopCache, Learned, LinkLayer, PortId};
 use crate::packet::{Addr, Family};
 
@@ -127,6 +127,14 @@ impl Network for WorkerNetwork<'_> {
 
     fn epoch(&self) -> u64 {
         self.view.epoch
+    }
+
+    fn copies(&self) -> Copies {
+        match (self.view.is_routed(), self.link.has_rules()) {
+            (true, _) => Copies::None,
+            (false, false) => Copies::All,
+            (false, true) => Copies::ButServices,
+        }
     }
 
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {

@@ -16,13 +16,15 @@ use super::network::{View, WorkerNetwork, source_of};
 use super::shared::{Clock, SharedLink};
 use super::steer;
 use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
+use crate::engine::fragments::{DATAGRAM_HEADROOM, Datagram};
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
 use crate::packet::encap::quoted_tunnel;
 use crate::packet::fragment::Cutter;
-use crate::packet::{Headers, PacketBuf};
+use crate::packet::{Fragment, Headers, PacketBuf};
 
 const _: () = assert!(BATCH <= MAX_BATCH);
+const _: () = assert!(HEADROOM <= DATAGRAM_HEADROOM);
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -143,6 +145,7 @@ impl Worker {
             self.fulfil(request, now);
         }
         self.director.handle_timeout(now, TIMER_BUDGET);
+        self.expire_fragments(now);
         if self.number == 0 && self.link.next_timeout().is_some_and(|due| due <= now) {
             self.link.with(|layer| layer.handle_timeout(now));
         }
@@ -150,6 +153,13 @@ impl Worker {
             egress::send_link_output(&self.link, &mut self.senders);
         }
         done
+    }
+
+    fn expire_fragments(&mut self, now: Moment) {
+        let Self { director, view, link, .. } = self;
+        let network = WorkerNetwork { view, link, now, arrival: PortId::default() };
+        director.expire_fragments(&network, now, TIMER_BUDGET);
+        self.send_outputs(now);
     }
 
     fn refresh(&mut self) {
@@ -194,18 +204,58 @@ impl Worker {
         self.handle_packets(arrival, &mut packets[..count], now);
     }
 
-    /// Judges packets, each from its IP header on, and sends what comes of them.
+    /// Judges packets, each from its IP header on, and sends what comes of them; then the datagrams
+    /// that their fragments have made whole.
     fn handle_packets(&mut self, arrival: PortId, packets: &mut [PacketBuf<'_>], now: Moment) {
+        self.judge(arrival, packets, &[], now);
+        while let Some(datagram) = self.director.poll_datagram() {
+            let owner = self.owner(datagram.bytes());
+            if owner == self.number {
+                self.handle_datagram(arrival, datagram, now);
+            } else {
+                let request = Request::HandOverDatagram { datagram, port: arrival };
+                let taken = self.peers[owner].try_hand_over(request);
+                self.handed_over += u64::from(taken);
+                self.mailbox_full += u64::from(!taken);
+            }
+        }
+    }
+
+    fn handle_datagram(&mut self, arrival: PortId, mut datagram: Datagram, now: Moment) {
+        let (packet, lengths) = datagram.parts();
+        self.judge(arrival, &mut [packet], lengths, now);
+        self.director.recycle_datagram(datagram);
+    }
+
+    /// Judges packets and sends what comes of them, in fragments of these lengths if they fit.
+    fn judge(
+        &mut self,
+        arrival: PortId,
+        packets: &mut [PacketBuf<'_>],
+        lengths: &[u16],
+        now: Moment,
+    ) {
         let mut verdicts = ArrayVec::<Verdict, MAX_BATCH>::new();
-        let Self { director, view, link, senders, scratch, cutter, lost, .. } = self;
+        let Self { director, view, link, .. } = self;
         let network = WorkerNetwork { view, link, now, arrival };
         director.handle_batch(packets, &network, now, &mut verdicts);
-        let mut way = Way { view, link, senders, cutter, lost, now };
-        way.forward(packets, &verdicts);
-        while let Some(output) = director.poll_output() {
-            way.send_output(&output, scratch);
-            director.recycle(output);
+        self.way(now).forward(packets, &verdicts, lengths);
+        self.send_outputs(now);
+    }
+
+    /// Sends what the director has to say by itself.
+    fn send_outputs(&mut self, now: Moment) {
+        while let Some(output) = self.director.poll_output() {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            self.way(now).send_output(&output, &mut scratch);
+            self.scratch = scratch;
+            self.director.recycle(output);
         }
+    }
+
+    fn way(&mut self, now: Moment) -> Way<'_> {
+        let Self { view, link, senders, cutter, lost, .. } = self;
+        Way { view, link, senders, cutter, lost, now }
     }
 
     /// Gathers the IP packets for the director at the front, in their order, and sees to the rest.
@@ -241,10 +291,11 @@ impl Worker {
             if owner == self.number {
                 packets.swap(kept, at);
                 kept += 1;
-            } else if self.peers[owner].try_hand_over(OwnedPacket::copy(&packets[at]), port) {
-                self.handed_over += 1;
             } else {
-                self.mailbox_full += 1;
+                let packet = OwnedPacket::copy(&packets[at]);
+                let taken = self.peers[owner].try_hand_over(Request::HandOver { packet, port });
+                self.handed_over += u64::from(taken);
+                self.mailbox_full += u64::from(!taken);
             }
         }
         kept
@@ -257,6 +308,10 @@ impl Worker {
         let is_virtual = |addr| {
             snapshot.is_virtual(addr) || snapshot.marks_own_addresses() && self.view.is_own(addr)
         };
+        if !matches!(headers.fragment, Fragment::Whole | Fragment::Atomic) {
+            let client = steer::client_of_fragment(&headers, is_virtual);
+            return shard::owner(client, steer::protocol_of_fragment(&headers), self.peers.len());
+        }
         // An error about a tunnel belongs to the connection inside.
         let tunnelled = quoted_tunnel(bytes, &headers).map(|quoted| quoted.inner);
         let tunnelled = tunnelled.filter(|inner| is_virtual(inner.destination.addr));
@@ -284,6 +339,9 @@ impl Worker {
             Request::HandOver { mut packet, port } => {
                 self.handle_packets(port, &mut [packet.packet()], now);
             }
+            Request::HandOverDatagram { datagram, port } => {
+                self.handle_datagram(port, datagram, now);
+            }
         }
     }
 
@@ -310,6 +368,7 @@ impl Worker {
             ports: receivers.zip(senders).collect(),
             verdicts: self.director.verdicts().clone(),
             full_nat: self.director.full_nat(),
+            fragments: self.director.fragments(),
             ignored: self.ignored,
             connections: self.director.connections().len(),
             handed_over: self.handed_over,

@@ -33,6 +33,7 @@ pub struct SharedLink {
     epoch: AtomicU64,
     next_timeout_ms: AtomicU64,
     has_output: AtomicBool,
+    has_rules: AtomicBool,
 }
 
 /// No timeout is due, ever.
@@ -46,6 +47,7 @@ impl SharedLink {
             layer: Mutex::new(layer),
             next_timeout_ms: AtomicU64::new(0),
             has_output: AtomicBool::new(false),
+            has_rules: AtomicBool::new(false),
         }
     }
 
@@ -66,6 +68,16 @@ impl SharedLink {
     /// Whether frames wait to be sent; whoever asks takes on sending them.
     pub fn take_output(&self) -> bool {
         self.has_output.load(Ordering::Acquire) && self.has_output.swap(false, Ordering::AcqRel)
+    }
+
+    /// Says whether guard rules keep services' packets from the kernel.
+    pub fn set_rules(&self, has_rules: bool) {
+        self.has_rules.store(has_rules, Ordering::Release);
+    }
+
+    /// Whether guard rules keep services' packets from the kernel.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules.load(Ordering::Acquire)
     }
 
     /// Grows whenever what was learned from the link layer may have become wrong.

@@ -3,8 +3,9 @@
 //! A connection is known by its client. A packet to a virtual address comes from the client, any
 //! other goes to it. By full NAT a server takes a local endpoint of the director for the client; the
 //! worker that owns the client chooses one that belongs to it as well. The kernel steers frames by a
-//! classic BPF program made here; what it cannot see (fragments, ICMP errors, IPv6 extension headers)
-//! goes to any worker, which computes the owner itself and hands the packet over.
+//! classic BPF program made here; what it cannot see (ICMP errors, IPv6 extension headers) goes to any
+//! worker, which computes the owner itself and hands the packet over. Fragments meet where their
+//! addresses alone lead them, and go on as a whole.
 
 use crate::engine::local::{FIRST_LOCAL_PORT, Locals};
 use crate::engine::shard::{FACTOR, PORT_FACTOR, fold};
@@ -27,6 +28,22 @@ pub fn client_of_error(
 ) -> Endpoint {
     let is_answer = is_virtual(quoted.source.addr) && !locals.is_request(quoted);
     if is_answer { quoted.destination } else { quoted.source }
+}
+
+/// The client of a fragment, as far as its addresses tell it: all fragments of a datagram have the
+/// same, and meet in the worker that owns it.
+pub fn client_of_fragment(headers: &Headers, is_virtual: impl Fn(Addr) -> bool) -> Endpoint {
+    let Headers { source, destination, .. } = headers;
+    let client = if is_virtual(destination.addr) { source } else { destination };
+    Endpoint::new(client.addr, 0)
+}
+
+/// The protocol of a fragment, as far as all fragments of its datagram tell it.
+pub fn protocol_of_fragment(headers: &Headers) -> u8 {
+    match headers.family {
+        Family::V4 => headers.protocol,
+        Family::V6 => protocol::NONE,
+    }
 }
 
 /// Virtual addresses of a family that the program compares with; packets to others reach their

@@ -12,7 +12,11 @@ use ulvs::control::socket::{SocketTransport, default_path};
 /// Arguments of `ulvs stats`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Groups:
-  packets         what became of packets: forwarded, replied to, passed to the host
+  packets         what became of packets: forwarded, replied to, passed to the host, or held as
+                  fragments until their datagram is whole
+  fragments       datagrams that came in fragments: reassembled (and judged like packets),
+                  timed-out (some did not come), pushed-out (to make room for others),
+                  restarted (too many other fragments of their sender in between)
   dropped         packets that ended here, by reason
   ignored         frames that were not for the director, by reason
   worker          connections tracked; packets handed over to other workers, or lost on the way:

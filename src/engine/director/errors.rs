@@ -29,7 +29,7 @@ impl ErrorLimit {
         Self { per_s, tokens: BURST * 1000, filled: now }
     }
 
-    fn take(&mut self, now: Moment) -> bool {
+    pub(super) fn take(&mut self, now: Moment) -> bool {
         let Some(per_s) = self.per_s else { return true };
         let gained = now.ms_since(self.filled).saturating_mul(u64::from(per_s));
         self.tokens = (self.tokens.saturating_add(gained)).min(BURST * 1000);

@@ -11,6 +11,7 @@ use crate::engine::network::Network;
 use crate::engine::rewrite::nat::{Translation, translate};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
+use crate::packet::reply::IcmpError;
 use crate::packet::{Endpoint, Headers};
 
 impl Director {
@@ -92,8 +93,11 @@ impl Director {
             | ForwardingMethod::Direct
             | ForwardingMethod::Bypass => return self.see_answer(transit, id),
         };
-        if let Err(error) = check_way(transit, client.addr, false) {
-            return self.refuse(error, transit, stand_in);
+        match check_way(transit, client.addr, false) {
+            // What counts are its fragments.
+            Err(IcmpError::TooBig { mtu }) if transit.stays_in_fragments_of(mtu) => {}
+            Err(error) => return self.refuse(error, transit, stand_in),
+            Ok(()) => {}
         }
         match self.retell(transit, id) {
             Ok(None) => self.pass_to_client(transit, id, destination),
@@ -121,6 +125,10 @@ impl Director {
         translate(transit.packet, transit.headers, Translation { source, destination });
         if destination.is_some() {
             self.hear_segment(transit, id);
+        }
+        // By full NAT, which translates the destination as well, no kernel sends it on.
+        if destination.is_none() && transit.stays_in_fragments_of(u16::MAX) {
+            return self.refuse_refragmenting(transit, id);
         }
         Verdict::Forward(Hop { to })
     }

@@ -3,32 +3,36 @@
 //! # A packet's way
 //!
 //! 1. [`Headers::parse`](crate::packet::Headers::parse): malformed packets end here.
-//! 2. One look-up in the connection table by (source, destination, protocol). It finds packets of
+//! 2. `gather`: a fragment waits for the rest of its datagram, which then goes this way as a whole.
+//! 3. One look-up in the connection table by (source, destination, protocol). It finds packets of
 //!    both directions, because every connection is entered twice.
-//! 3. `forward`: a packet of a connection moves its state, is counted, transmitted
+//! 4. `forward`: a packet of a connection moves its state, is counted, transmitted
 //!    in place. No lock, no allocation.
-//! 4. `transmit` does what the forwarding method asks for.
-//! 5. `schedule`: a packet that may open a connection asks its service for a real server, under
+//! 5. `transmit` does what the forwarding method asks for.
+//! 6. `schedule`: a packet that may open a connection asks its service for a real server, under
 //!    that service's lock.
-//! 6. `call` and `outbound`: a call that a real server begins belongs to its service, any other
+//! 7. `call` and `outbound`: a call that a real server begins belongs to its service, any other
 //!    connection to the outside gets a source port of ours.
 //!    `ftp` enters those that a control connection announced.
-//! 7. `related`: an ICMP error goes where the packet it quotes came from.
-//! 8. `unbound`, `leave`: what has no connection and gets none is refused, if anybody is to know.
-//! 9. `host`: where the director itself is the host, it answers as one.
+//! 8. `related`: an ICMP error goes where the packet it quotes came from.
+//! 9. `unbound`, `leave`: what has no connection and gets none is refused, if anybody is to know.
+//! 10. `host`: where the director itself is the host, it answers as one.
 //!
 //! # Calls
 //!
 //! Between batches [`refresh`](Director::refresh) picks up edits. For each batch
 //! [`handle_batch`](Director::handle_batch), then [`poll_output`](Director::poll_output) until
-//! `None`. [`handle_timeout`](Director::handle_timeout) ten times a second or more often: that is
-//! how exactly connections expire. `now` never goes back.
+//! `None`, then [`poll_datagram`](Director::poll_datagram) until `None`, each judged like a packet
+//! (by the director that owns its connection, if there are several).
+//! [`handle_timeout`](Director::handle_timeout) and [`expire_fragments`](Director::expire_fragments)
+//! ten times a second or more often: that is how exactly connections expire. `now` never goes back.
 
 mod call;
 mod chores;
 mod errors;
 mod forward;
 mod ftp;
+mod gather;
 mod host;
 mod leave;
 mod local;
@@ -51,6 +55,7 @@ use arrayvec::ArrayVec;
 use super::conn::{ConnTable, Direction, Lookup, split_mix};
 use super::defence::Defence;
 use super::event::{Event, Sight};
+use super::fragments::{Datagram, FragmentCounters, Reassembly};
 use super::local::Pools;
 use super::network::Network;
 use super::scheduler::Random;
@@ -81,13 +86,22 @@ pub struct DirectorConfig {
     pub max_connections: usize,
     /// ICMP errors it sends per second at most; `None` for no limit.
     pub icmp_errors_per_s: Option<u32>,
+    /// Memory for datagrams of which some fragments are missing, in bytes.
+    pub fragments_bytes: usize,
 }
 
 impl DirectorConfig {
     /// The defaults: four million connections (about half a gigabyte when full), and as many ICMP
-    /// errors as Linux sends (`icmp_msgs_per_sec`).
+    /// errors as Linux sends (`icmp_msgs_per_sec`), and as much memory for fragments as it has
+    /// (`ipfrag_high_thresh`).
     pub fn new(worker: usize, seed: u64) -> Self {
-        Self { worker, seed, max_connections: 4 << 20, icmp_errors_per_s: Some(1000) }
+        Self {
+            worker,
+            seed,
+            max_connections: 4 << 20,
+            icmp_errors_per_s: Some(1000),
+            fragments_bytes: 4 << 20,
+        }
     }
 }
 
@@ -112,6 +126,8 @@ pub struct Director {
     outbox: VecDeque<Output>,
     spare: Vec<Vec<u8>>,
     ip_id: u16,
+    fragments: Reassembly,
+    whole: VecDeque<Datagram>,
     verdicts: VerdictCounters,
     full_nat: FullNatCounters,
 }
@@ -155,6 +171,8 @@ impl Director {
             spare: Vec::new(),
             ip_id: split_mix(&mut state) as u16,
             pools: Pools::new(config.worker, workers, split_mix(&mut state)),
+            fragments: Reassembly::new(config.fragments_bytes),
+            whole: VecDeque::new(),
             verdicts: VerdictCounters::default(),
             full_nat: FullNatCounters::default(),
         };
@@ -226,6 +244,22 @@ impl Director {
         }
     }
 
+    /// The next datagram whose fragments have all come, to be judged like a packet.
+    #[must_use]
+    pub fn poll_datagram(&mut self) -> Option<Datagram> {
+        self.whole.pop_front()
+    }
+
+    /// Takes back the memory of a datagram that was sent.
+    pub fn recycle_datagram(&mut self, datagram: Datagram) {
+        self.fragments.recycle(datagram);
+    }
+
+    /// What became of datagrams that came in fragments.
+    pub fn fragments(&self) -> FragmentCounters {
+        self.fragments.counters()
+    }
+
     /// The connections.
     pub fn connections(&self) -> &ConnTable {
         &self.conns
@@ -288,8 +322,10 @@ impl Director {
     /// Sends a packet to the part of the director that handles its kind.
     fn route(&mut self, transit: &mut Transit<'_, '_, impl Network>, lookup: &Lookup) -> Verdict {
         let headers = transit.headers;
-        if headers.fragment != Fragment::Whole {
-            return self.judge_fragment(headers);
+        if headers.fragment != Fragment::Whole
+            && let Some(verdict) = self.gather(transit, lookup)
+        {
+            return verdict;
         }
         if let Some((id, direction)) = self.conns.find(lookup)
             && (self.balances() || self.conns.get(id).is_outbound())
@@ -324,12 +360,6 @@ impl Director {
             return verdict;
         }
         self.act_as_host(transit)
-    }
-
-    /// Judges a fragment: those sent to a virtual address cannot be matched to a connection yet.
-    fn judge_fragment(&self, headers: &Headers) -> Verdict {
-        let is_ours = self.snapshot.is_virtual(headers.destination.addr);
-        if is_ours { Verdict::Drop(DropReason::Fragment) } else { Verdict::Pass }
     }
 
     /// Whether there is any service. Without one, IPVS leaves even its connections alone.

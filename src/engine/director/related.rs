@@ -161,7 +161,7 @@ impl Director {
         Verdict::Forward(Hop { to })
     }
 
-    fn count_related(&self, conn: &Connection, headers: &Headers, to_client: bool) {
+    pub(super) fn count_related(&self, conn: &Connection, headers: &Headers, to_client: bool) {
         let Some(real) = conn.real().filter(|real| real.is_available()) else { return };
         let counters = real.counters(self.worker);
         if to_client {
@@ -177,7 +177,7 @@ impl Director {
 /// By NAT the error seems to come from the virtual address, or goes to the real server, and what it
 /// quotes from or to the other one. By full NAT the client and the local endpoint stand for each
 /// other in the same places as well.
-fn translation(conn: &Connection, to_client: bool) -> ErrorTranslation {
+pub(super) fn translation(conn: &Connection, to_client: bool) -> ErrorTranslation {
     let (client, local) = match conn.local_endpoint() {
         Some(local) => (Some(conn.client()), Some(local)),
         None => (None, None),

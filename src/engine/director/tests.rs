@@ -1,6 +1,7 @@
 //! The director packet by packet, with a virtual clock.
 
 mod defence;
+mod fragments;
 mod fullnat;
 mod persistence;
 mod telling;

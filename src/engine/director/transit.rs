@@ -7,7 +7,8 @@ use crate::engine::network::Network;
 use crate::engine::sip::call_id;
 use crate::engine::time::Moment;
 use crate::packet::headers::protocol;
-use crate::packet::{Headers, PacketBuf};
+use crate::packet::segment::longest_segment;
+use crate::packet::{Family, Headers, PacketBuf, SegmentKind, Segmentation};
 
 /// **Source** — RFC 768.
 const UDP_HEADER_LEN: usize = 8;
@@ -62,6 +63,27 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
             Some(flags) => flags.syn(),
             None => self.sctp_event() == Some(SctpEvent::Init),
         }
+    }
+
+    /// The length that a way must take, in bytes from the IP header on: that of the longest packet
+    /// which the packet becomes. Of an IPv4 datagram that came in fragments Linux asks how long it
+    /// is as a whole.
+    pub fn longest(&self) -> usize {
+        let Segmentation { kind, size_bytes, .. } = self.packet.offload.segmentation;
+        match (kind, self.headers.family) {
+            (SegmentKind::Fragments, Family::V6) => self.headers.len.min(size_bytes.into()),
+            _ => longest_segment(self.packet, self.headers),
+        }
+    }
+
+    /// Whether it is an IPv4 datagram that came in fragments, none longer than this, that must not be
+    /// fragmented again.
+    pub fn stays_in_fragments_of(&self, most: u16) -> bool {
+        let Segmentation { kind, size_bytes, .. } = self.packet.offload.segmentation;
+        kind == SegmentKind::Fragments
+            && self.headers.family == Family::V4
+            && self.headers.dont_fragment
+            && size_bytes <= most
     }
 
     /// Whether it is an ICMP echo request or reply.

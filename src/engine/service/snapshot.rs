@@ -33,6 +33,7 @@ pub struct Snapshot {
     marks_own: bool,
     /// Services whose persistence engine tells calls apart.
     calls: Vec<Arc<VirtualService>>,
+    families: [Option<Family>; 2],
 }
 
 impl Snapshot {
@@ -96,6 +97,12 @@ impl Snapshot {
         &self.calls
     }
 
+    /// Whether anything is done for packets of a family: there is a service, or connections that
+    /// real servers begin are translated.
+    pub fn serves(&self, family: Family) -> bool {
+        self.families.contains(&Some(family))
+    }
+
     /// Whether there is any service. Without one the director leaves every packet alone.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
@@ -117,6 +124,10 @@ impl Snapshot {
         let tells_calls =
             |service: &&Arc<VirtualService>| service.pool().spec().persistence_engine.is_some();
         self.calls = self.services.values().filter(tells_calls).cloned().collect();
+        let translated = self.snat.iter().map(|rule| rule.to.family());
+        let served: HashSet<_> =
+            self.services.keys().map(ServiceKey::family).chain(translated).collect();
+        self.families = [Family::V4, Family::V6].map(|each| served.contains(&each).then_some(each));
     }
 }
 

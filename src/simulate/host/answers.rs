@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::simulate::packet::{Fragment, Packet, Proto, Sum, dissect};
+use crate::simulate::packet::{Packet, Proto, Sum, dissect};
 
 /// Type of service of an ICMP error: internetwork control. **Source** — RFC 1812 §4.3.2.5.
 const TOS_CONTROL: u8 = 0xc0;
@@ -131,27 +131,4 @@ pub fn tcp_reset(segment: &Packet) -> Option<Packet> {
     reset.fields.id = 0;
     reset.fields.tos = fields.tos & !ECN;
     Some(reset)
-}
-
-/// The packet cut into fragments of at most `mtu` bytes; `None` if that cannot be done.
-///
-/// Only what starts the datagram keeps its options here, since none that is copied to every fragment
-/// is sent in scenarios.
-pub fn fragment(bytes: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
-    let packet = dissect(bytes)?;
-    let header_len = if packet.src.is_ipv6() {
-        40 + 8 * packet.fields.ext.len()
-    } else {
-        usize::from(bytes.first()? & 15) * 4
-    };
-    let overhead = header_len + if packet.src.is_ipv6() { 8 } else { 0 };
-    let size = mtu.checked_sub(overhead)? / 8 * 8;
-    let payload = bytes.get(header_len..).filter(|_| size > 0)?;
-    let base = packet.fields.frag.unwrap_or(Fragment { offset: 0, more: false });
-    let pieces = payload.chunks(size).enumerate().map(|(index, piece)| {
-        let offset = index * size;
-        let more = base.more || offset + piece.len() < payload.len();
-        packet.with_transport(Fragment { offset: base.offset + offset as u16, more }, piece)
-    });
-    Some(pieces.collect())
 }

@@ -1,12 +1,11 @@
 //! The host that the director lives on: the director in front, and a model of the kernel's own stack
 //! for what it leaves alone.
 //!
-//! Owns routes, sockets and the reassembly queue. Packets come in by [`DirectorHost::receive`] and
+//! Owns routes, sockets and the fragments for the host itself. Packets come in by [`DirectorHost::receive`] and
 //! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
 
 mod answers;
 mod policy;
-mod reassembly;
 mod routes;
 mod sockets;
 mod story;
@@ -18,12 +17,13 @@ use std::sync::Arc;
 use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
 use super::topology::{Host, Link};
 use crate::engine::event::Event;
+use crate::engine::fragments::{Gathered, Reassembly};
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
-use crate::packet::{Addr, Headers, PacketBuf, SegmentKind};
-use answers::{Trouble, fragment, icmp_error, icmp_reply, tcp_reset};
+use crate::packet::fragment::Cutter;
+use crate::packet::{Addr, Headers, PacketBuf, SegmentKind, Segmentation};
+use answers::{Trouble, icmp_error, icmp_reply, tcp_reset};
 pub use policy::{Policy, Rule};
-use reassembly::Reassembly;
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
@@ -46,9 +46,25 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// Where its checksum is still to be summed from, and where it goes after that.
     pub unfinished: Option<(usize, u16)>,
+    /// The fragments that it came in, and leaves in.
+    pub pieces: Option<Pieces>,
+}
+
+/// The fragments of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The longest, in bytes from its IP header on.
+    longest: u16,
+    /// How long their payloads are, if that is to be kept.
+    lengths: Vec<u16>,
 }
 
 impl Datagram {
+    /// A packet with complete checksums that is no datagram of fragments.
+    pub fn plain(bytes: Vec<u8>) -> Self {
+        Self { bytes, unfinished: None, pieces: None }
+    }
+
     /// The bytes of a packet with its checksum summed up, as a network card would.
     fn finished(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -92,6 +108,7 @@ pub struct DirectorHost {
     pub sockets: Sockets,
     director: Director,
     reassembly: Reassembly,
+    cutter: Cutter,
     emitted: VecDeque<Emission>,
     next_id: u32,
     now: Moment,
@@ -108,7 +125,8 @@ impl DirectorHost {
             policy: Policy::default(),
             sockets: Sockets::default(),
             director: Director::new(services, config, now),
-            reassembly: Reassembly::default(),
+            reassembly: Reassembly::new(config.fragments_bytes),
+            cutter: Cutter::new(0, seed),
             emitted: VecDeque::new(),
             next_id: FIRST_ID,
             now,
@@ -138,6 +156,7 @@ impl DirectorHost {
         self.now = now;
         self.director.refresh();
         self.director.handle_timeout(now, EXPIRY_BUDGET);
+        self.director.expire_fragments(&self.routes, now, EXPIRY_BUDGET);
         self.collect_output();
     }
 
@@ -156,12 +175,28 @@ impl DirectorHost {
                 return self.forward_error(packet);
             }
             self.note(&packet, Vec::new(), Fate::Bypassed);
-            return self.forward(packet);
+            return self.forward(packet, None);
         }
-        match self.consult(&datagram) {
+        self.judge(packet, &datagram, is_here);
+        while let Some(mut whole) = self.director.poll_datagram() {
+            let (packet, lengths) = whole.parts();
+            let longest = packet.offload.segmentation.size_bytes;
+            let pieces = Some(Pieces { longest, lengths: lengths.to_vec() });
+            let datagram = Datagram { bytes: packet.bytes().to_vec(), unfinished: None, pieces };
+            if let Some(packet) = dissect(&datagram.bytes) {
+                let is_here = self.is_here(&packet, link);
+                self.judge(packet, &datagram, is_here);
+            }
+            self.director.recycle_datagram(whole);
+        }
+    }
+
+    /// Has the director look at a packet, and does with it what that leaves to the host.
+    fn judge(&mut self, packet: Packet, datagram: &Datagram, is_here: bool) {
+        match self.consult(datagram) {
             Consulted::Done => {}
             Consulted::LeftToHost if is_here => self.deliver(packet),
-            Consulted::LeftToHost => self.forward(packet),
+            Consulted::LeftToHost => self.forward(packet, datagram.pieces.as_ref()),
         }
     }
 
@@ -178,8 +213,8 @@ impl DirectorHost {
         }
         let bytes = packet.build();
         match self.routes.way(packet.dst) {
-            Way::Local => self.receive(Datagram { bytes, unfinished: None }, None),
-            Way::Link(..) => self.route_out(bytes, packet.dst, usize::MAX),
+            Way::Local => self.receive(Datagram::plain(bytes), None),
+            Way::Link(..) => self.send_out(bytes, packet.dst),
             Way::Unreachable => {}
         }
     }
@@ -240,15 +275,12 @@ impl DirectorHost {
         if let Some((start, offset)) = datagram.unfinished {
             buf.set_unfinished_checksum(start, offset);
         }
+        mark_pieces(&mut buf, datagram.pieces.as_ref());
         let verdict = self.director.handle_packet(&mut buf, &self.routes, self.now);
-        let segmentation = buf.offload.segmentation;
-        let largest = match segmentation.kind {
-            SegmentKind::Fragments => usize::from(segmentation.size_bytes),
-            _ => usize::MAX,
-        };
+        let pieces = pieces_of(&buf, datagram.pieces.as_ref());
         let unfinished = buf.unfinished_checksum();
         let unfinished = unfinished.map(|(start, field)| (start, (field - start) as u16));
-        let left = Datagram { bytes: buf.bytes().to_vec(), unfinished };
+        let left = Datagram { bytes: buf.bytes().to_vec(), unfinished, pieces: None };
         if self.stories.is_some()
             && let Some(packet) = dissect(&datagram.finished())
         {
@@ -258,8 +290,10 @@ impl DirectorHost {
         self.collect_output();
         match verdict {
             Verdict::Pass => return Consulted::LeftToHost,
-            Verdict::Forward(hop) => self.route_out(left.finished(), hop.to.into(), largest),
-            Verdict::Reply | Verdict::Drop(_) => {}
+            Verdict::Forward(hop) => {
+                self.route_out(left.finished(), hop.to.into(), pieces.as_ref());
+            }
+            Verdict::Reply | Verdict::Held | Verdict::Drop(_) => {}
         }
         Consulted::Done
     }
@@ -275,6 +309,7 @@ impl DirectorHost {
                 Fate::Forwarded { packet: dissect(&left.finished()).map(Box::new), to }
             }
             Verdict::Reply => Fate::Answered,
+            Verdict::Held => Fate::Held,
             Verdict::Pass => Fate::LeftToHost(self.routes.is_local(packet.dst)),
             Verdict::Drop(reason) => Fate::Dropped(reason),
         }
@@ -284,17 +319,17 @@ impl DirectorHost {
         while let Some(output) = self.director.poll_output() {
             // As with what the host sends itself.
             if dissect(&output.bytes).is_some_and(|packet| self.routes.is_local(packet.src)) {
-                self.route_out(output.bytes.clone(), output.to.into(), usize::MAX);
+                self.send_out(output.bytes.clone(), output.to.into());
             }
             self.director.recycle(output);
         }
     }
 
     /// Routes a packet on as a router, if the director had nothing to do with it.
-    fn forward(&mut self, packet: Packet) {
-        if self.can_forward(&packet) {
+    fn forward(&mut self, packet: Packet, pieces: Option<&Pieces>) {
+        if self.can_forward(&packet, pieces) {
             let dst = packet.dst;
-            self.route_out(with_one_hop_less(packet), dst, usize::MAX);
+            self.route_out(with_one_hop_less(packet), dst, pieces);
         }
     }
 
@@ -302,18 +337,18 @@ impl DirectorHost {
     ///
     /// **Source** — IPVS `ip_vs_forward_icmp`.
     fn forward_error(&mut self, packet: Packet) {
-        if !self.can_forward(&packet) {
+        if !self.can_forward(&packet, None) {
             return;
         }
         let dst = packet.dst;
-        let left = Datagram { bytes: with_one_hop_less(packet), unfinished: None };
+        let left = Datagram::plain(with_one_hop_less(packet));
         if self.consult(&left) == Consulted::LeftToHost {
-            self.route_out(left.bytes, dst, usize::MAX);
+            self.route_out(left.bytes, dst, None);
         }
     }
 
     /// Whether a packet can be routed on; whoever sent it is told if not.
-    fn can_forward(&mut self, packet: &Packet) -> bool {
+    fn can_forward(&mut self, packet: &Packet, pieces: Option<&Pieces>) -> bool {
         let Way::Link(link, _) = self.routes.way(packet.dst) else {
             self.report(packet, Trouble::HostUnreachable);
             return false;
@@ -323,16 +358,26 @@ impl DirectorHost {
             return false;
         }
         let mtu = self.routes.link_mtu(link);
-        if packet.raw.len() > mtu && (packet.fields.df || packet.src.is_ipv6()) {
+        let len = match pieces {
+            Some(pieces) if packet.src.is_ipv6() => usize::from(pieces.longest),
+            _ => packet.raw.len(),
+        };
+        if len > mtu && (packet.fields.df || packet.src.is_ipv6()) {
             self.report(packet, Trouble::TooBig(mtu));
             return false;
         }
         true
     }
 
-    /// Sends a packet on towards an address, in fragments if its link wants it or it is larger than
-    /// the way takes.
-    fn route_out(&mut self, bytes: Vec<u8>, to: IpAddr, largest: usize) {
+    /// Sends a packet that begins here, in fragments if its link wants it.
+    fn send_out(&mut self, bytes: Vec<u8>, to: IpAddr) {
+        let own = Pieces { longest: u16::MAX, lengths: Vec::new() };
+        let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+        self.route_out(bytes, to, Some(&own).filter(|_| is_v6));
+    }
+
+    /// Sends a packet on towards an address, in fragments if its link wants it or if it came in some.
+    fn route_out(&mut self, mut bytes: Vec<u8>, to: IpAddr, pieces: Option<&Pieces>) {
         match self.routes.way(to) {
             Way::Local => {
                 if let Some(packet) = dissect(&bytes) {
@@ -341,14 +386,20 @@ impl DirectorHost {
             }
             Way::Link(link, next_hop) => {
                 let host = Host::owner_of(link, next_hop);
-                let mtu = self.routes.link_mtu(link).min(largest);
-                let pieces =
-                    if bytes.len() > mtu { fragment(&bytes, mtu) } else { Some(vec![bytes]) };
                 // Nobody answers for a host that does not exist, so packets to it wait forever.
-                if link.has_host(host.number) {
-                    let pieces = pieces.into_iter().flatten();
-                    self.emitted.extend(pieces.map(|bytes| Emission { host, bytes }));
+                if !link.has_host(host.number) {
+                    return;
                 }
+                let end = bytes.len();
+                let mut packet = PacketBuf::new(&mut bytes, 0, end);
+                mark_pieces(&mut packet, pieces);
+                let lengths = pieces.map_or(&[][..], |pieces| &pieces.lengths);
+                let (mtu, emitted) = (self.routes.link_mtu(link), &mut self.emitted);
+                // What cannot be cut is lost.
+                let _ = self.cutter.cut(&mut packet, mtu, lengths, |fragments| {
+                    let sent = fragments.packets().map(|piece| piece.bytes().to_vec());
+                    emitted.extend(sent.map(|bytes| Emission { host, bytes }));
+                });
             }
             Way::Unreachable => {}
         }
@@ -366,13 +417,21 @@ impl DirectorHost {
         }
     }
 
+    /// Keeps a fragment for the host itself until its datagram is whole.
+    fn gather(&mut self, fragment: &Packet) {
+        let Ok(headers) = Headers::parse(&fragment.raw) else { return };
+        let gathered = self.reassembly.add(&fragment.raw, &headers, false, self.now);
+        if let Gathered::Whole(datagram) = gathered
+            && let Some(whole) = dissect(datagram.bytes())
+        {
+            self.deliver(whole);
+        }
+    }
+
     /// Delivers a packet to the host's own protocols.
     fn deliver(&mut self, packet: Packet) {
         if packet.fields.frag.is_some() {
-            if let Some(whole) = self.reassembly.add(packet) {
-                self.deliver(whole);
-            }
-            return;
+            return self.gather(&packet);
         }
         if packet.kind == "short" || packet.fields.sum == Sum::Bad {
             return;
@@ -404,6 +463,21 @@ impl DirectorHost {
             _ => self.report(&packet, Trouble::ProtocolUnreachable),
         }
     }
+}
+
+/// Marks a packet as one that came in fragments.
+fn mark_pieces(packet: &mut PacketBuf<'_>, pieces: Option<&Pieces>) {
+    if let Some(pieces) = pieces {
+        packet.offload.segmentation.kind = SegmentKind::Fragments;
+        packet.offload.segmentation.size_bytes = pieces.longest;
+    }
+}
+
+/// The fragments that a packet leaves in, if it is to leave in some.
+fn pieces_of(packet: &PacketBuf<'_>, came_in: Option<&Pieces>) -> Option<Pieces> {
+    let Segmentation { kind, size_bytes, .. } = packet.offload.segmentation;
+    let lengths = came_in.map_or_else(Vec::new, |pieces| pieces.lengths.clone());
+    (kind == SegmentKind::Fragments).then_some(Pieces { longest: size_bytes, lengths })
 }
 
 impl Network for Routes {

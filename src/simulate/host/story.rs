@@ -30,6 +30,8 @@ pub enum Fate {
     },
     /// The director answers it.
     Answered,
+    /// The director keeps it until the rest of its datagram comes.
+    Held,
     /// The director leaves it to the host, which is the addressee (true) or a router for it.
     LeftToHost(bool),
     /// The director drops it.

@@ -14,8 +14,12 @@ pub fn fragments(packet: &Packet, size: usize) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
-/// The packet that these fragments make up, if they are all there.
+/// The packet that these fragments make up, if they are all there. Behind other extension headers
+/// none is seen: transcripts do not show such packets together.
 pub fn reassemble(pieces: &[Packet]) -> Option<Packet> {
+    if pieces.iter().any(|piece| !piece.fields.ext.is_empty()) {
+        return None;
+    }
     let mut pieces: Vec<(Fragment, &Packet)> =
         pieces.iter().map(|piece| Some((piece.fields.frag?, piece))).collect::<Option<_>>()?;
     pieces.sort_by_key(|(frag, _)| frag.offset);
@@ -40,7 +44,7 @@ fn payload_len(piece: &Packet) -> Option<usize> {
         Some(usize::from(u16::from_be_bytes([*piece.raw.get(at)?, *piece.raw.get(at + 1)?])))
     };
     if piece.src.is_ipv6() {
-        length(4)?.checked_sub(8 + 8 * piece.fields.ext.len())
+        length(4)?.checked_sub(8)
     } else {
         length(2)?.checked_sub(usize::from(piece.raw.first()? & 15) * 4)
     }

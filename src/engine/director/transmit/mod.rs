@@ -20,7 +20,6 @@ use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::Verdict;
 use crate::packet::reply::IcmpError;
-use crate::packet::segment::longest_segment;
 use crate::packet::{Addr, Headers};
 
 impl Director {
@@ -80,7 +79,7 @@ pub(super) fn check_way(
         return Ok(());
     }
     let mtu = transit.network.mtu(to).ok_or(IcmpError::HostUnreachable)?;
-    let largest = longest_segment(transit.packet, headers);
+    let largest = transit.longest();
     if largest > mtu && headers.dont_fragment {
         return Err(IcmpError::TooBig { mtu: mtu.min(usize::from(u16::MAX)) as u16 });
     }

@@ -9,7 +9,6 @@ use crate::engine::rewrite::tunnel::{Passage, encapsulate, wrapping};
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::encap::Wrapping;
 use crate::packet::reply::IcmpError;
-use crate::packet::segment::longest_segment;
 use crate::packet::{Addr, Family, PacketBuf, SegmentKind};
 
 /// Why a packet does not enter a tunnel.
@@ -54,7 +53,7 @@ impl Director {
         let ip_len = if to.family() == Family::V4 { 20 } else { 40 };
         let room = path.inner_mtu(ip_len + wrapping.len());
         let room = room.ok_or(Obstacle::Drop(DropReason::TunnelTooNarrow))?;
-        let largest = longest_segment(transit.packet, transit.headers);
+        let largest = transit.longest();
         if largest > room {
             self.judge_size(transit, room)?;
         }
