@@ -422,6 +422,47 @@ fn real_servers_go_out_under_the_directors_address() {
 }
 
 #[test]
+fn tunnels_lead_through_the_device_to_servers_that_answer_by_themselves() {
+    run("tunnels_lead_through_the_device_to_servers_that_answer_by_themselves", || {
+        let virtual_service: SocketAddr = "203.0.113.5:80".parse().unwrap();
+        for kind in ["ipip", "gre", "gue --tun-port 6080"] {
+            let bed = over_tun(&["--workers", "2"]);
+            // It is the router of the server's answers, which are none of the director's business.
+            bed.host("director").set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+            route(&bed, "client", "203.0.113.0/24", nat::OUTSIDE);
+            let mut decap = bed.host("real1").command(env!("CARGO_BIN_EXE_ulvs"));
+            let mut decap = decap.args(["decap", "--vip", "203.0.113.5"]).spawn().unwrap();
+            let start = Instant::now();
+            // The address comes with the device.
+            let listeners = loop {
+                match bed.host("real1").run(|| web::listen(virtual_service, 1)).unwrap() {
+                    Ok(listeners) => break listeners,
+                    Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            let site = Site::new("real1").page("/", "text/html", "page");
+            let _web = WebServer::start(listeners, site).unwrap();
+            bed.configure(&[
+                "-A -t 203.0.113.5:80 -s rr",
+                &format!("-a -t 203.0.113.5:80 -r 192.168.200.110 -i --tun-type {kind}"),
+            ]);
+            let load = || {
+                for _ in 0..4 {
+                    assert_eq!(web::get(virtual_service, "/", PATIENCE)?.server, "real1");
+                }
+                web::download(virtual_service, 20 << 20, PATIENCE)?;
+                web::upload(virtual_service, 20 << 20, PATIENCE)
+            };
+            let loaded = bed.host("client").run(load).unwrap();
+            decap.kill().unwrap();
+            decap.wait().unwrap();
+            loaded.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        }
+    });
+}
+
+#[test]
 fn ipv6_services_are_balanced_where_the_kernel_forwards_ipv6() {
     run("ipv6_services_are_balanced_where_the_kernel_forwards_ipv6", || {
         let bed = over_tun(&[]);
