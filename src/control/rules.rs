@@ -1,4 +1,4 @@
-//! Files of rules: what `ipvsadm -S` prints, or a script of ipvsadm commands.
+//! Files of rules: what `ipvsadm -S` prints, or a script of such commands.
 
 use std::io;
 
@@ -87,6 +87,8 @@ fn command_words(command: &str) -> Result<Vec<String>, String> {
         Some(word) if is_ipvsadm(word) => {
             words.remove(0);
         }
+        // What `ipvsadm -S --full` has beyond ipvsadm's own commands.
+        Some(word) if ["ulvs", "sysctl", "mark", "snat"].contains(&word.as_str()) => {}
         Some(word) if !word.starts_with('-') => {
             return Err(format!("this is no command of ipvsadm: {word}"));
         }

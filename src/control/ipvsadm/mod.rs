@@ -4,6 +4,7 @@
 //! **Source** — ipvsadm(8), and transcripts of ipvsadm 1.31 at work.
 
 mod address;
+mod beyond;
 mod json;
 mod listing;
 mod local;
@@ -97,6 +98,9 @@ impl Session<'_, '_> {
 
     /// Runs a line of `-R`, which cannot hold another `-R`.
     fn run_restored(&mut self, words: &[String]) -> Ran {
+        if let Some((tool, words)) = beyond::tool(words) {
+            return self.restore_beyond(tool, words);
+        }
         match self.parse(words)? {
             Ok(Command::Restore) => {
                 self.console.stderr.write_all(TRY_HELP.as_bytes())?;

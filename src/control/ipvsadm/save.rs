@@ -13,8 +13,8 @@ use crate::engine::service::{
 use crate::packet::{Endpoint, Family};
 
 impl Session<'_, '_> {
-    /// Saves all services. Only the full form has thresholds, flags without a name, timeouts and
-    /// daemons; all of it can be restored by ipvsadm too.
+    /// Saves all services. Only the full form has thresholds, flags without a name, timeouts,
+    /// daemons, settings and rules; but for these two all of it can be restored by ipvsadm too.
     pub(super) fn save(&mut self, form: Form) -> Ran {
         match self.save_all(form) {
             Ok(Ok(())) => Ok(0),
@@ -28,6 +28,7 @@ impl Session<'_, '_> {
         if form == Form::Full {
             let Timeouts { tcp_s, tcp_fin_s, udp_s } = self.director.timeouts()?;
             put(&mut text, format_args!("--set {tcp_s} {tcp_fin_s} {udp_s}\n"));
+            self.save_beyond(&mut text)?;
         }
         let mut services = self.director.services()?;
         sort::services(&mut services);
