@@ -1,10 +1,10 @@
 //! Packets of known connections.
 
 use super::Director;
-use super::transit::Transit;
+use super::transit::{Transit, misread_flags};
 use super::transmit::check_way;
 use crate::engine::conn::sctp::{self, SctpState};
-use crate::engine::conn::tcp::{self, Seen, TcpState};
+use crate::engine::conn::tcp::{self, Seen, TcpFlags, TcpState};
 use crate::engine::conn::{ConnId, Connection, Direction, State};
 use crate::engine::event::{Ending, Event};
 use crate::engine::network::Network;
@@ -12,7 +12,7 @@ use crate::engine::rewrite::nat::{Translation, translate};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::reply::IcmpError;
-use crate::packet::{Endpoint, Headers};
+use crate::packet::{Endpoint, Family, Headers};
 
 impl Director {
     /// Judges a packet of the client.
@@ -157,6 +157,7 @@ impl Director {
 
     /// Moves a connection's state by a packet and gives it the state's time to live.
     fn advance(&mut self, id: ConnId, transit: &Transit<'_, '_, impl Network>, to: Direction) {
+        let flags = self.state_flags(transit);
         let conn = self.conns.get_mut(id);
         if transit.headers.protocol != conn.key().protocol {
             // ESP and AH of a connection that was made for UDP.
@@ -173,7 +174,7 @@ impl Director {
             State::Tcp(state) => {
                 let secure = self.defence.secures_tcp;
                 let next = |flags| tcp::next(state, flags, seen, secure);
-                transit.flags.map(|flags| State::Tcp(next(flags)))
+                flags.map(|flags| State::Tcp(next(flags)))
             }
             State::Sctp(state) => {
                 let next = |event| sctp::next(state, event, seen);
@@ -196,6 +197,17 @@ impl Director {
         let timeout_ms = to.timeout_ms(&self.snapshot.timeouts);
         transit.tell(|| Event::Moved { from: before, to, timeout_ms });
         self.conns.extend(id, timeout_ms, transit.now);
+    }
+
+    /// The flags that move a connection's state.
+    ///
+    /// **Differs** — IPVS reads them right behind the IPv6 header, whatever extension headers are
+    /// there, and so ends connections that go on.
+    fn state_flags(&self, transit: &Transit<'_, '_, impl Network>) -> Option<TcpFlags> {
+        match transit.headers.family {
+            Family::V6 if self.misreads_ipv6 => misread_flags(transit.packet),
+            Family::V4 | Family::V6 => transit.flags,
+        }
     }
 
     /// Why a SYN or INIT opens a new connection in the place of this one, if it does.

@@ -88,6 +88,8 @@ pub struct DirectorConfig {
     pub icmp_errors_per_s: Option<u32>,
     /// Memory for datagrams of which some fragments are missing, in bytes.
     pub fragments_bytes: usize,
+    /// Whether to misread IPv6 where Linux's IPVS does, to tell what that makes of a packet.
+    pub misreads_ipv6: bool,
 }
 
 impl DirectorConfig {
@@ -101,6 +103,7 @@ impl DirectorConfig {
             max_connections: 4 << 20,
             icmp_errors_per_s: Some(1000),
             fragments_bytes: 4 << 20,
+            misreads_ipv6: false,
         }
     }
 }
@@ -121,6 +124,8 @@ pub struct Director {
     conns: ConnTable,
     pools: Pools,
     random: SeededRandom,
+    /// See [`DirectorConfig::misreads_ipv6`].
+    misreads_ipv6: bool,
     limit: ErrorLimit,
     paths: Paths,
     outbox: VecDeque<Output>,
@@ -165,6 +170,7 @@ impl Director {
             services,
             conns: ConnTable::new(config.max_connections, split_mix(&mut state), now),
             random: SeededRandom(split_mix(&mut state)),
+            misreads_ipv6: config.misreads_ipv6,
             limit: ErrorLimit::new(config.icmp_errors_per_s, now),
             paths: Paths::default(),
             outbox: VecDeque::new(),

@@ -13,6 +13,7 @@ use crate::engine::rewrite::nat::{Translation, write_ttl};
 use crate::engine::scheduler::Flow;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
+use crate::packet::checksum::Sum;
 use crate::packet::headers::{ICMP_HEADER_LEN, protocol, set_word, word};
 use crate::packet::reply::icmp_checksum_is_right;
 use crate::packet::{Checksum, Family, Headers};
@@ -98,12 +99,28 @@ impl Director {
         if !is_judged {
             return None;
         }
-        // What is left to a network card to sum up cannot be wrong yet.
-        let unfinished = transit.packet.unfinished_checksum().is_some();
-        if !unfinished && !icmp_checksum_is_right(transit.transport(), headers) {
+        if !self.takes_sum(transit, to_client) {
             return Some(Verdict::Drop(DropReason::BadChecksum));
         }
         Some(self.translate_related(transit, quoted, id, to_client))
+    }
+
+    /// Whether an error is taken with the checksum that it has.
+    ///
+    /// **Differs** — IPVS sums up ICMPv6 errors of servers without the pseudo-header, so that it drops
+    /// all that are whole, and those of clients not at all. A director that did so would keep
+    /// clients from learning the size of packets that the way takes, and make wrong sums right.
+    fn takes_sum(&self, transit: &Transit<'_, '_, impl Network>, to_client: bool) -> bool {
+        // What is left to a network card to sum up cannot be wrong yet.
+        if transit.packet.unfinished_checksum().is_some() {
+            return true;
+        }
+        match transit.headers.family {
+            Family::V6 if self.misreads_ipv6 => {
+                !to_client || Sum::of(transit.transport()).folded() == 0xffff
+            }
+            Family::V4 | Family::V6 => icmp_checksum_is_right(transit.transport(), transit.headers),
+        }
     }
 
     /// Takes note of a server's error that needs no translation and yet came this way, if the host

@@ -3,6 +3,7 @@
 mod defence;
 mod fragments;
 mod fullnat;
+mod ipv6;
 mod persistence;
 mod telling;
 mod tunnel;

@@ -97,6 +97,13 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
     }
 }
 
+/// What stands where the flags of a TCP segment would be if there were no IPv6 extension headers.
+pub(super) fn misread_flags(packet: &PacketBuf<'_>) -> Option<TcpFlags> {
+    packet.bytes().get(IPV6_HEADER_LEN + 13).copied().map(TcpFlags)
+}
+
+const IPV6_HEADER_LEN: usize = 40;
+
 /// The flags of a TCP segment; parsing has seen to it that they are there.
 fn tcp_flags(packet: &PacketBuf<'_>, headers: &Headers) -> Option<TcpFlags> {
     (headers.protocol == protocol::TCP)

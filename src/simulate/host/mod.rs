@@ -119,7 +119,12 @@ pub struct DirectorHost {
 impl DirectorHost {
     /// A host in the oracle's network, whose director balances `services`.
     pub fn new(services: Arc<ServiceTable>, seed: u64, now: Moment) -> Self {
-        let config = DirectorConfig { icmp_errors_per_s: None, ..DirectorConfig::new(0, seed) };
+        let config = DirectorConfig {
+            icmp_errors_per_s: None,
+            // The question is what the kernel would do.
+            misreads_ipv6: true,
+            ..DirectorConfig::new(0, seed)
+        };
         Self {
             routes: Routes::default(),
             policy: Policy::default(),
