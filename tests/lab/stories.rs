@@ -1,5 +1,6 @@
 //! Every lab keeps its promises, for root and for a user without privileges, and leaves nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Output;
 
@@ -10,11 +11,14 @@ use crate::support::{Lab, OwnCopy, assert_all_gone, needs_namespaces, run, ulvs}
 
 /// Has a lab told to both kinds of users. Returns what root, if this is root, was shown.
 fn told(lab: &[&str]) -> String {
-    let output = run(ulvs().arg("lab").args(lab));
     if geteuid().is_root() {
         promises_kept(&told_unprivileged(lab));
     }
-    promises_kept(&output)
+    told_to_me(lab)
+}
+
+fn told_to_me(lab: &[&str]) -> String {
+    promises_kept(&run(ulvs().arg("lab").args(lab)))
 }
 
 /// Has a lab told to a user without a home, who may not look where this was built.
@@ -68,6 +72,24 @@ fn the_nat_lab_keeps_its_promises() {
     assert!(typed(&said, &published), "{said}");
     let turns = ["this is benet web", "this is accp web"];
     assert_eq!(pages(&said, "fetches"), turns.repeat(3), "{said}");
+}
+
+#[test]
+fn the_ipv6_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["ipv6"]);
+    let commands = [
+        "ipvsadm -A -t [2001:db8:12::1]:80 -s rr",
+        "ipvsadm -a -t [2001:db8:12::1]:80 -r [2001:db8:200::110]:80 -m",
+        "ipvsadm -a -t [2001:db8:12::1]:80 -r [2001:db8:200::120]:80 -m",
+    ];
+    assert!(typed(&said, &commands), "{said}");
+    assert!(said.contains("  -> [2001:db8:200::110]:80       Masq    1"), "{said}");
+    let turns = ["this is benet web", "this is accp web"];
+    assert_eq!(pages(&said, "fetches http"), turns.repeat(3), "{said}");
+    assert!(said.contains("ok  client has found 2001:db8:12::1 at the director's link"), "{said}");
+    assert!(said.contains("ok  2001:db8:200::1 answers real1's ping"), "{said}");
+    transferred(&said);
 }
 
 #[test]
@@ -155,14 +177,42 @@ fn the_dr_labs_keep_their_promises() {
     direct(&said);
 }
 
-/// Replies came from the real servers, and both ends of long transfers have the same sum.
+/// Replies came from the real servers, and long transfers arrived whole.
 fn direct(said: &str) {
     let at_director = said.lines().find(|line| line.starts_with("  to the director came"));
     assert!(at_director.is_some_and(|line| line.contains(", and 0 from ")), "{said}");
+    transferred(said);
+    assert!(said.contains("arp_ignore 1, arp_announce 2"), "{said}");
+}
+
+/// Both ends of two long transfers have the same sum.
+fn transferred(said: &str) {
     let sums = said.lines().filter_map(|line| line.trim().strip_prefix("sha256 "));
     let sums: Vec<&str> = sums.filter_map(|rest| rest.split(' ').next()).collect();
     assert!(sums.len() == 4 && sums[0] == sums[1] && sums[2] == sums[3], "{said}");
-    assert!(said.contains("arp_ignore 1, arp_announce 2"), "{said}");
+    assert_eq!(sums[0].len(), 64, "{said}");
+}
+
+#[test]
+fn the_tunnel_labs_keep_their_promises() {
+    needs_namespaces!();
+    let Ok(device) = std::fs::metadata("/dev/net/tun") else {
+        println!("skipped: there is no /dev/net/tun");
+        return;
+    };
+    // Some systems keep it to root.
+    let is_for_all = device.permissions().mode() & 0o6 == 0o6;
+    let (one, two) = ("this is rs1", "this is rs2");
+    for (kind, outer) in [("ipip", " ipip "), ("gre", " gre "), ("gue", ":6080 udp gue ")] {
+        let lab = ["tun", "--type", kind];
+        let said = if is_for_all { told(&lab) } else { told_to_me(&lab) };
+        assert_eq!(pages(&said, "The client fetches"), [two, one].repeat(3), "{said}");
+        let first = said
+            .lines()
+            .find(|line| line.starts_with("      172.16.1.200") && line.contains(outer));
+        assert!(first.is_some_and(|line| line.contains("> 172.16.1.100:80 tcp S")), "{said}");
+        transferred(&said);
+    }
 }
 
 #[test]
@@ -189,7 +239,7 @@ fn labs_run_where_proc_is_read_only_as_in_containers() {
 #[test]
 fn nothing_is_left_of_any_lab_that_is_killed() {
     needs_namespaces!();
-    for lab in ["weights", "persistence", "fwmark", "dr", "dr-router"] {
+    for lab in ["ipv6", "weights", "persistence", "fwmark", "dr", "dr-router", "tun"] {
         let mut lab = Lab::start(&[lab, "--requests", "2"]);
         let processes = lab.processes();
         kill(Pid::from_raw(lab.keeper.id() as i32), Signal::SIGKILL).unwrap();

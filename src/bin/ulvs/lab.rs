@@ -21,6 +21,8 @@ pub(crate) struct Lab {
 enum Command {
     /// NAT: a client, a director, two real servers behind it, and their storage
     Nat(Telling),
+    /// NAT over IPv6: the same network, with neighbour discovery in place of ARP
+    Ipv6(Telling),
     /// NAT with weights: rr, then wrr with weights 1 and 2, then weight 0
     Weights(Telling),
     /// NAT with persistence: clients that stay with their web and database servers
@@ -31,6 +33,8 @@ enum Command {
     Dr(Dr),
     /// Direct routing behind a router that has the public address (DNAT)
     DrRouter(Telling),
+    /// Tunnels: real servers in other networks that answer the client themselves
+    Tun(Tun),
     /// Open a shell on a host of a running lab
     Shell(Shell),
     /// Run a command on a host of a running lab; its exit status is passed on
@@ -85,6 +89,35 @@ impl Network {
 }
 
 #[derive(Debug, Args)]
+struct Tun {
+    /// What the tunnels are made of
+    #[arg(long = "type", value_enum, default_value_t = Kind::Ipip)]
+    kind: Kind,
+    #[command(flatten)]
+    telling: Telling,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// IP in IP
+    Ipip,
+    /// Generic routing encapsulation
+    Gre,
+    /// Generic UDP encapsulation
+    Gue,
+}
+
+impl Kind {
+    fn story(self) -> &'static str {
+        match self {
+            Kind::Ipip => "tun",
+            Kind::Gre => "tun-gre",
+            Kind::Gue => "tun-gue",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Where {
     /// Which lab, if several are running (see `ulvs lab list`)
     #[arg(long, value_name = "PROCESS")]
@@ -119,11 +152,13 @@ impl Lab {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Nat(telling) => telling.keep("nat"),
+            Command::Ipv6(telling) => telling.keep("ipv6"),
             Command::Weights(telling) => telling.keep("weights"),
             Command::Persistence(telling) => telling.keep("persistence"),
             Command::Fwmark(telling) => telling.keep("fwmark"),
             Command::Dr(dr) => dr.telling.keep(dr.network.story()),
             Command::DrRouter(telling) => telling.keep("dr-router"),
+            Command::Tun(tun) => tun.telling.keep(tun.kind.story()),
             Command::Shell(shell) => visit(shell.place, Vec::new()),
             Command::Exec(exec) => visit(exec.place, exec.command),
             Command::List => process::list(),

@@ -105,6 +105,11 @@ impl Running {
                 Program::Director { interfaces } => {
                     said.extend(start_director(interfaces, channel)?)
                 }
+                Program::Decap { virtual_address, kind, from } => {
+                    let (vip, from) = (virtual_address.to_string(), from.to_string());
+                    let words = ["--vip", &vip, "--type", kind, "--from", &from];
+                    said.extend(start("decap", &words, channel)?);
+                }
                 Program::Storage { listen, files } => {
                     nfs::serve(*listen, files)?;
                     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
@@ -148,38 +153,97 @@ fn content(page: &Content, said: &mut Vec<String>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Starts `ulvs run`, waits until it announces that it is ready, and watches it. Returns what it
-/// said until then.
+/// Starts `ulvs run` on these interfaces.
 fn start_director(interfaces: &[String], channel: &UnixStream) -> io::Result<Vec<String>> {
+    let mut words = vec!["--control", CONTROL_SOCKET];
+    for interface in interfaces {
+        words.extend(["--interface", interface]);
+    }
+    start("run", &words, channel)
+}
+
+/// Starts a command of ulvs, waits until it announces that it is ready, and watches it. Returns what
+/// it said until then.
+fn start(name: &str, words: &[&str], channel: &UnixStream) -> io::Result<Vec<String>> {
     let notify = format!("{HOST_DIRECTORY}/notify.sock");
     let readiness = UnixDatagram::bind(&notify)?;
     let mut command = Command::new(Path::new(HOST_PROGRAMS).join("ulvs"));
-    command.arg("run").args(["--control", CONTROL_SOCKET]);
-    for interface in interfaces {
-        command.args(["--interface", interface]);
-    }
+    command.arg(name).args(words);
     command.env("NOTIFY_SOCKET", &notify).env("PATH", host_path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut director = command.spawn()?;
-    let said = listen_to(&mut director)?;
-    await_readiness(&readiness, &mut director, &said)?;
+    let mut program =
+        Started { name: name.to_owned(), child: command.spawn()?, said: Said::default() };
+    program.listen()?;
+    program.await_readiness(&readiness)?;
     // It says so on its standard error as well, which may take longer.
     for _ in 0..READY_TRIES {
-        if lock(&said).iter().any(|line| line.ends_with("ready")) {
+        if lock(&program.said).iter().any(|line| line.contains("ready")) {
             break;
         }
         thread::sleep(Duration::from_millis(5));
     }
-    let so_far = Vec::from(lock(&said).clone());
+    let so_far = Vec::from(lock(&program.said).clone());
     let channel = channel.try_clone()?;
-    thread::Builder::new().name("director".to_owned()).spawn(move || {
-        let end = director.wait().map_or_else(|error| error.to_string(), |end| end.to_string());
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let end = program.child.wait();
+        let end = end.map_or_else(|error| error.to_string(), |end| end.to_string());
         thread::sleep(Duration::from_millis(50));
-        let report = Report::Failed(ended(&end, &lock(&said)));
-        let _ = channel::send(&channel, &report);
+        let _ = channel::send(&channel, &Report::Failed(program.ended(&end)));
         std::process::exit(1);
     })?;
     Ok(so_far)
+}
+
+/// A command of ulvs that was started.
+struct Started {
+    name: String,
+    child: Child,
+    said: Said,
+}
+
+impl Started {
+    fn listen(&mut self) -> io::Result<()> {
+        let Some(stderr) = self.child.stderr.take() else { return Ok(()) };
+        let kept = Arc::clone(&self.said);
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            // Bytes, since a line that is not UTF-8 must not end the reading: the writer would
+            // block.
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let mut kept = lock(&kept);
+                if kept.len() == LINES_KEPT {
+                    kept.pop_front();
+                }
+                kept.push_back(String::from_utf8_lossy(&line).into_owned());
+            }
+        })?;
+        Ok(())
+    }
+
+    fn await_readiness(&mut self, readiness: &UnixDatagram) -> io::Result<()> {
+        readiness.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let mut message = [0; 4096];
+        for _ in 0..READY_TRIES {
+            if let Ok(length) = readiness.recv(&mut message)
+                && message[..length].split(|b| *b == b'\n').any(|line| line == b"READY=1")
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                thread::sleep(Duration::from_millis(50));
+                return Err(io::Error::other(self.ended(&status.to_string())));
+            }
+        }
+        Err(io::Error::other(self.ended("not ready after 15 s")))
+    }
+
+    fn ended(&self, how: &str) -> String {
+        let mut text = format!("`ulvs {}` ended: {how}", self.name);
+        for line in lock(&self.said).iter() {
+            text.push_str("\n  ");
+            text.push_str(line);
+        }
+        text
+    }
 }
 
 /// The last lines that a program said.
@@ -188,51 +252,8 @@ type Said = Arc<Mutex<VecDeque<String>>>;
 /// So many of them are kept.
 const LINES_KEPT: usize = 50;
 
-fn listen_to(director: &mut Child) -> io::Result<Said> {
-    let said = Said::default();
-    let Some(stderr) = director.stderr.take() else { return Ok(said) };
-    let kept = Arc::clone(&said);
-    thread::Builder::new().name("log".to_owned()).spawn(move || {
-        // Bytes, since a line that is not UTF-8 must not end the reading: the writer would block.
-        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-            let mut kept = lock(&kept);
-            if kept.len() == LINES_KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(String::from_utf8_lossy(&line).into_owned());
-        }
-    })?;
-    Ok(said)
-}
-
-fn await_readiness(readiness: &UnixDatagram, director: &mut Child, said: &Said) -> io::Result<()> {
-    readiness.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let mut message = [0; 4096];
-    for _ in 0..READY_TRIES {
-        if let Ok(length) = readiness.recv(&mut message)
-            && message[..length].split(|b| *b == b'\n').any(|line| line == b"READY=1")
-        {
-            return Ok(());
-        }
-        if let Some(status) = director.try_wait()? {
-            thread::sleep(Duration::from_millis(50));
-            return Err(io::Error::other(ended(&status.to_string(), &lock(said))));
-        }
-    }
-    Err(io::Error::other(ended("not ready after 15 s", &lock(said))))
-}
-
-/// Tenths of a second that a director may take to start.
+/// Tenths of a second that a program may take to start.
 const READY_TRIES: u32 = 150;
-
-fn ended(how: &str, said: &VecDeque<String>) -> String {
-    let mut text = format!("`ulvs run` ended: {how}");
-    for line in said {
-        text.push_str("\n  ");
-        text.push_str(line);
-    }
-    text
-}
 
 fn lock(said: &Said) -> std::sync::MutexGuard<'_, VecDeque<String>> {
     said.lock().unwrap_or_else(PoisonError::into_inner)

@@ -50,6 +50,18 @@ impl LinkWatch {
         Ok(seen)
     }
 
+    /// The IP packets that have arrived since the last call, as they are.
+    pub fn packets(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut seen = Vec::new();
+        let mut keep = |frame: &[u8]| {
+            if arrival(frame).is_some() {
+                seen.push(frame[EthernetPacket::minimum_packet_size()..].to_vec());
+            }
+        };
+        while self.receive(&mut keep)? > 0 {}
+        Ok(seen)
+    }
+
     /// Asks everybody on the link who has an address. Returns the link addresses that answer: the
     /// first within `patience`, further ones within a moment after it.
     pub fn who_has(

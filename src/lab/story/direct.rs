@@ -1,17 +1,16 @@
 //! What every story of direct routing shows: real servers that keep quiet about the virtual
 //! address, and replies that do not come back through the director.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pnet_base::MacAddr;
 
-use super::pages::{PATIENCE, in_words};
+use super::pages::PATIENCE;
+use super::transfer::{TRANSFER_BYTES, Way};
 use super::{Pages, Scene, Told};
 use crate::lab::net::{Namespace, Traffic};
 use crate::lab::services::watch::{Arrival, LinkWatch};
 use crate::lab::topology::QUIET;
-use crate::lab::web::{self, Transfer};
 use crate::link::own_mac;
 
 /// A virtual service by direct routing, with `director`, `real1` and `real2` in one segment.
@@ -142,16 +141,13 @@ impl Direct {
     /// Has the client move 100 MiB each way, sums taken at both ends.
     pub(super) fn transfer(&self, scene: &mut Scene<'_>) -> Told {
         scene.heading("100 MiB each way")?;
-        let service = self.service;
-        let down = || web::download_summed(service, TRANSFER_BYTES, PATIENCE);
-        let (sums, director) = self.measure(scene, "down", down)?;
-        scene.promise(sums, "100 MiB down: the same SHA-256 at both ends");
+        let (sums, director) = self.measure(scene, Way::Down)?;
+        scene.promise_whole(Way::Down, sums);
         let bypassed = director.received_bytes < TRANSFER_BYTES / 5;
         let text = format!("of those, the director saw {}", amount(director.received_bytes));
         scene.promise(bypassed, text);
-        let up = || web::upload_summed(service, TRANSFER_BYTES, PATIENCE);
-        let (sums, _) = self.measure(scene, "up", up)?;
-        scene.promise(sums, "100 MiB up: the same SHA-256 at both ends");
+        let (sums, _) = self.measure(scene, Way::Up)?;
+        scene.promise_whole(Way::Up, sums);
         scene.remark(
             "The way up leads through the director. On the way down it sees nothing but the \
              client's acknowledgements.",
@@ -160,35 +156,16 @@ impl Direct {
     }
 
     /// Returns whether the sums are equal, and what went over the director's link.
-    fn measure(
-        &self,
-        scene: &Scene<'_>,
-        direction: &str,
-        transfer: impl FnOnce() -> io::Result<Transfer> + Send,
-    ) -> Told<(bool, Traffic)> {
+    fn measure(&self, scene: &Scene<'_>, way: Way) -> Told<(bool, Traffic)> {
         let director = scene.host("director").namespace();
         let before = director.traffic(INTERFACE)?;
-        let done = scene.host("client").namespace().run(transfer)?;
-        let passed = since(director, before)?;
-        let transfer = match done {
-            Ok(transfer) => transfer,
-            Err(error) => {
-                scene.line(format_args!("  {direction}: it failed: {}", in_words(&error)))?;
-                return Ok((false, passed));
-            }
-        };
-        let time_s = transfer.time.as_secs_f64();
-        let (server, seen) = (&transfer.server, amount(passed.received_bytes));
-        scene.line(format_args!(
-            "  {direction:<5} {server}, {time_s:.2} s; to the director came {seen}"
-        ))?;
-        scene.line(format_args!("        sha256 {} client", transfer.sha256))?;
-        scene.line(format_args!("        sha256 {} server", transfer.server_sha256))?;
-        Ok((transfer.sha256 == transfer.server_sha256, passed))
+        let is_whole = scene.carry(self.service, way, || {
+            let passed = since(director, before)?;
+            Ok(format!("; to the director came {}", amount(passed.received_bytes)))
+        })?;
+        Ok((is_whole, since(director, before)?))
     }
 }
-
-const TRANSFER_BYTES: u64 = 100 << 20;
 
 /// Whose link address this is.
 fn owner(scene: &Scene<'_>, mac: MacAddr) -> Told<String> {

@@ -15,11 +15,14 @@ mod direct;
 mod dr;
 mod drawing;
 mod fwmark;
+mod ipv6;
 mod nat;
 mod pages;
 mod persistence;
 mod scene;
 mod tables;
+mod transfer;
+mod tun;
 mod voice;
 mod weights;
 
@@ -49,14 +52,18 @@ pub trait Story {
 }
 
 /// All labs, by the names that `ulvs lab` knows them by.
-const LABS: [(&str, &dyn Story); 7] = [
+const LABS: [(&str, &dyn Story); 11] = [
     ("nat", &nat::Nat),
+    ("ipv6", &ipv6::Ipv6),
     ("weights", &weights::Weights),
     ("persistence", &persistence::Persistence),
     ("fwmark", &fwmark::Fwmark),
     ("dr", &dr::Tutorial),
     ("dr-172.16.1", &dr::Segment),
     ("dr-router", &dr::Router),
+    ("tun", &tun::Tun::IPIP),
+    ("tun-gre", &tun::Tun::GRE),
+    ("tun-gue", &tun::Tun::GUE),
 ];
 
 /// The story of that name.

@@ -102,7 +102,7 @@ impl<'a> Scene<'a> {
         self.promises.push(Promise { is_kept, text: text.to_string() });
     }
 
-    /// Shows what the lab consists of and what its hosts said, but for the director, whose turn
+    /// Shows what the lab consists of and what its hosts said, but for those that run ulvs, whose turn
     /// comes later.
     pub(super) fn introduce(&self) -> Told {
         let topology = self.lab.topology();
@@ -111,8 +111,9 @@ impl<'a> Scene<'a> {
         draw(topology).iter().try_for_each(|line| self.line(line))?;
         self.line("")?;
         self.remark("Each box is a network namespace of this machine; the links are real (veth).")?;
-        let is_director = |program: &Program| matches!(program, Program::Director { .. });
-        for host in topology.hosts.iter().filter(|host| !host.programs.iter().any(is_director)) {
+        let is_ulvs =
+            |program: &Program| matches!(program, Program::Director { .. } | Program::Decap { .. });
+        for host in topology.hosts.iter().filter(|host| !host.programs.iter().any(is_ulvs)) {
             for said in &self.host(host.name).said {
                 self.remark(format_args!("{} {said}", host.name))?;
             }

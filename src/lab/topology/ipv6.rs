@@ -31,11 +31,11 @@ pub fn topology() -> Topology {
     ));
     let real = |name, site: &str| {
         let page = Content::Text(format!("this is {site} web\n"));
-        Host::web(name, page).gateway(INSIDE)
+        Host::web_v6(name, page).gateway(INSIDE)
     };
     Topology {
         name: "ipv6",
-        title: "the NAT lab over IPv6: neighbour discovery in place of ARP",
+        title: "the NAT lab over IPv6, with neighbour discovery in place of ARP",
         hosts: vec![
             Host::new("client", "client"),
             Host::director(&["out", "in"]).sysctl("net.ipv6.conf.all.forwarding", "0"),

@@ -9,9 +9,10 @@ pub mod fwmark;
 pub mod ipv6;
 pub mod nat;
 pub mod persistence;
+pub mod tun;
 pub mod weights;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,15 @@ pub enum Program {
     Director {
         /// The interfaces that it balances on.
         interfaces: Vec<String>,
+    },
+    /// `ulvs decap` for tunnels of a kind.
+    Decap {
+        /// The virtual address.
+        virtual_address: IpAddr,
+        /// What `ulvs decap --type` calls it.
+        kind: String,
+        /// The director.
+        from: IpAddr,
     },
     /// An NFS server with these files.
     Storage {
@@ -177,6 +187,12 @@ impl Host {
     /// A host that serves a page at all its addresses.
     pub fn web(name: &'static str, page: Content) -> Self {
         let listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), WEB_PORT);
+        Host::new(name, "web server").runs(Program::Web { listen, page })
+    }
+
+    /// A host that serves a page at all its IPv6 addresses.
+    pub fn web_v6(name: &'static str, page: Content) -> Self {
+        let listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), WEB_PORT);
         Host::new(name, "web server").runs(Program::Web { listen, page })
     }
 
