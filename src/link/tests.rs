@@ -547,7 +547,8 @@ proptest! {
     /// A flood of ARP in every shape moves counters, is bounded and takes no address of anybody.
     #[test]
     fn floods_of_arp_are_survived(
-        packets in prop::collection::vec((0..2u16, 0..3u16, 0..6u8, 0..6u8, any::<u8>()), 0..200)
+        // The link address with a 1 is the director's: it hears nothing of its own.
+        packets in prop::collection::vec((0..2u16, 0..3u16, 0..6u8, 0..6u8, 2..=u8::MAX), 0..200)
     ) {
         let mut layer = layer(bare_host(), |_| {});
         layer.set_services(services(), at(0));
