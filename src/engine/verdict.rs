@@ -99,6 +99,9 @@ drop_reasons! {
     NotForwarded = "not-forwarded",
     /// Addressed to the director itself, which has no use for it.
     NotForUs = "not-for-us",
+    /// It would go from another host to a loopback address, or from one to another host, or to this
+    /// host for an address that is not this host's.
+    LocalBoundary = "local-boundary",
     /// An ICMP error about it would have been sent but for the limit on their rate.
     IcmpLimited = "icmp-limited",
     /// Its time to live ended and no ICMP error may be sent about it.

@@ -58,6 +58,14 @@ impl Addr {
         self.0 >> 118 == 0xfe80 >> 6
     }
 
+    /// Whether it means the very host that uses it: 127.0.0.0/8 and ::1.
+    pub const fn is_loopback(self) -> bool {
+        match self.family() {
+            Family::V4 => self.v4_bits() >> 24 == 127,
+            Family::V6 => self.0 == 1,
+        }
+    }
+
     /// Whether it is an IPv4-mapped IPv6 address, which sockets use and wires do not.
     pub const fn is_mapped(self) -> bool {
         self.0 >> 32 == 0xffff

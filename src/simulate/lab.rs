@@ -34,7 +34,7 @@ impl Lab {
     pub fn inject(&mut self, link: Link, bytes: Vec<u8>) {
         let datagram = Datagram::plain(bytes);
         let datagram = if self.offload { leave_checksum_to_card(datagram) } else { datagram };
-        self.host.receive(datagram, Some(link));
+        self.host.receive(datagram, link);
     }
 
     /// Everything that the director emitted since the last call: in turn one packet from each link

@@ -20,5 +20,7 @@ mod wheel;
 pub use expected::{Expectations, Expected, ExpectedView};
 pub use hash::split_mix;
 pub use state::State;
-pub use table::{ConnId, ConnKey, ConnTable, Connection, Direction, Lookup, NewConnection};
+pub use table::{
+    ConnId, ConnKey, ConnTable, Connection, Direction, HostEnds, Lookup, NewConnection,
+};
 pub use template::{Template, TemplateKey, TemplateTable, TemplateView};

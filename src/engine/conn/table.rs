@@ -82,8 +82,26 @@ const LIVE: u8 = 1;
 const ONE_WAY: u8 = 2;
 const OUTBOUND: u8 = 4;
 const ONE_PACKET: u8 = 8;
+const HOST_IS_CLIENT: u8 = 16;
+const HOST_IS_SERVER: u8 = 32;
 
 const _: () = assert!(size_of::<Connection>() == 96);
+
+/// Which ends of a connection are the director's own host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostEnds {
+    /// Whether the client is.
+    pub client: bool,
+    /// Whether the server is.
+    pub server: bool,
+}
+
+impl HostEnds {
+    fn flags(self) -> u8 {
+        let client = if self.client { HOST_IS_CLIENT } else { 0 };
+        client | if self.server { HOST_IS_SERVER } else { 0 }
+    }
+}
 
 /// How a connection begins.
 #[derive(Debug)]
@@ -100,6 +118,8 @@ pub struct NewConnection {
     pub one_packet: bool,
     /// How packets reach the server.
     pub method: ForwardingMethod,
+    /// Which of its ends are the director's own host.
+    pub host: HostEnds,
     /// Its first state.
     pub state: State,
     /// How long it lives without another packet, in milliseconds.
@@ -240,6 +260,12 @@ impl Connection {
     /// Whether no packet of the server has been seen, and none is expected.
     pub fn is_one_way(&self) -> bool {
         self.flags & ONE_WAY != 0
+    }
+
+    /// Which of its ends are the director's own host.
+    pub fn host(&self) -> HostEnds {
+        let has = |flag| self.flags & flag != 0;
+        HostEnds { client: has(HOST_IS_CLIENT), server: has(HOST_IS_SERVER) }
     }
 
     /// Notes that a packet of the server was seen after all.
@@ -440,7 +466,7 @@ impl ConnTable {
             return None;
         }
         let NewConnection { key, real, template, local, .. } = new;
-        let NewConnection { one_packet, method, state, timeout_ms, .. } = new;
+        let NewConnection { one_packet, method, host, state, timeout_ms, .. } = new;
         if let Some(real) = &real {
             real.bind_connection(state.activity());
         }
@@ -468,7 +494,8 @@ impl ConnTable {
             flags: LIVE
                 | if one_way { ONE_WAY } else { 0 }
                 | if outbound { OUTBOUND } else { 0 }
-                | if one_packet { ONE_PACKET } else { 0 },
+                | if one_packet { ONE_PACKET } else { 0 }
+                | host.flags(),
         };
         self.len += 1;
         if one_packet {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Director;
+use super::onhost::host_ends;
 use super::transit::Transit;
 use crate::engine::conn::{ConnKey, NewConnection, State, Template, TemplateKey};
 use crate::engine::network::{Network, Owner};
@@ -53,6 +54,7 @@ impl Director {
             local: None,
             one_packet,
             method: ForwardingMethod::Masquerade,
+            host: host_ends(&key, transit.network),
             state,
             timeout_ms: state.timeout_ms(&self.snapshot.timeouts),
         };

@@ -5,10 +5,10 @@ use super::transit::{Transit, misread_flags};
 use super::transmit::check_way;
 use crate::engine::conn::sctp::{self, SctpState};
 use crate::engine::conn::tcp::{self, Seen, TcpFlags, TcpState};
-use crate::engine::conn::{ConnId, Connection, Direction, State};
+use crate::engine::conn::{ConnId, Connection, Direction, HostEnds, State};
 use crate::engine::event::{Ending, Event};
 use crate::engine::network::Network;
-use crate::engine::rewrite::nat::{Translation, translate};
+use crate::engine::rewrite::nat::{Translation, rewrite, translate};
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::reply::IcmpError;
@@ -93,7 +93,12 @@ impl Director {
             | ForwardingMethod::Direct
             | ForwardingMethod::Bypass => return self.see_answer(transit, id),
         };
-        match check_way(transit, client.addr, false) {
+        let way = match conn.host() {
+            HostEnds { client: false, server: false } => check_way(transit, client.addr, false),
+            // It is not forwarded.
+            _ => Ok(()),
+        };
+        match way {
             // What counts are its fragments.
             Err(IcmpError::TooBig { mtu }) if transit.stays_in_fragments_of(mtu) => {}
             Err(error) => return self.refuse(error, transit, stand_in),
@@ -118,16 +123,22 @@ impl Director {
     ) -> Verdict {
         let conn = self.conns.get(id);
         let (to, source) = (conn.client().addr, Some(conn.virtual_endpoint()));
+        let is_forwarded = conn.host() == HostEnds::default();
         if let Some(real) = conn.real().filter(|real| real.is_available()) {
             real.counters(self.worker).count_out(1, transit.headers.len as u64);
         }
         self.advance(id, transit, Direction::ToClient);
-        translate(transit.packet, transit.headers, Translation { source, destination });
+        let translation = Translation { source, destination };
+        if is_forwarded {
+            translate(transit.packet, transit.headers, translation);
+        } else {
+            rewrite(transit.packet, transit.headers, translation);
+        }
         if destination.is_some() {
             self.hear_segment(transit, id);
         }
         // By full NAT, which translates the destination as well, no kernel sends it on.
-        if destination.is_none() && transit.stays_in_fragments_of(u16::MAX) {
+        if is_forwarded && destination.is_none() && transit.stays_in_fragments_of(u16::MAX) {
             return self.refuse_refragmenting(transit, id);
         }
         Verdict::Forward(Hop { to })
@@ -145,7 +156,8 @@ impl Director {
     /// Takes note of a server's answer that needs no translation and yet came this way, if the host
     /// can forward it.
     fn see_answer(&mut self, transit: &Transit<'_, '_, impl Network>, id: ConnId) -> Verdict {
-        if check_way(transit, self.conns.get(id).client().addr, false).is_err() {
+        let conn = self.conns.get(id);
+        if !conn.host().server && check_way(transit, conn.client().addr, false).is_err() {
             return Verdict::Pass;
         }
         if let Some(real) = self.conns.get(id).real().filter(|real| real.is_available()) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Director;
+use super::onhost::host_ends;
 use super::transit::Transit;
 use crate::engine::conn::tcp::TcpState;
 use crate::engine::conn::{ConnId, ConnKey, Expected, NewConnection, State};
@@ -53,6 +54,7 @@ impl Director {
             local: None,
             one_packet: false,
             method: ForwardingMethod::Masquerade,
+            host: host_ends(&key, transit.network),
             state,
             timeout_ms: state.timeout_ms(&self.snapshot.timeouts),
         };

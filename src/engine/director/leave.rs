@@ -1,6 +1,7 @@
 //! Packets to a service that no server takes.
 
 use super::Director;
+use super::onhost::host_ends;
 use super::schedule::{Asked, NEW_TIMEOUT_MS, first_state, is_on_own_port};
 use super::transit::Transit;
 use crate::engine::conn::{ConnKey, NewConnection};
@@ -66,6 +67,7 @@ impl Director {
             local: None,
             one_packet,
             method: ForwardingMethod::Bypass,
+            host: host_ends(&key, transit.network),
             state: first_state(protocol),
             timeout_ms: NEW_TIMEOUT_MS,
         };

@@ -36,6 +36,7 @@ mod gather;
 mod host;
 mod leave;
 mod local;
+mod onhost;
 mod outbound;
 mod paths;
 mod related;

@@ -3,7 +3,7 @@
 use super::transit::Transit;
 use super::{Director, without_port};
 use crate::engine::conn::tcp::{TcpFlags, TcpState};
-use crate::engine::conn::{ConnId, ConnKey, NewConnection, State};
+use crate::engine::conn::{ConnId, ConnKey, HostEnds, NewConnection, State};
 use crate::engine::event::Event;
 use crate::engine::network::{Network, Owner};
 use crate::engine::service::ForwardingMethod;
@@ -26,7 +26,9 @@ impl Director {
         transit: &mut Transit<'_, '_, impl Network>,
     ) -> Option<Verdict> {
         let Transit { headers, network, now, .. } = *transit;
-        if self.snapshot.snat.is_empty() || network.owner(headers.destination.addr) != Owner::Other
+        if self.snapshot.snat.is_empty()
+            || network.owner(headers.destination.addr) != Owner::Other
+            || network.is_local(headers.source.addr)
         {
             return None;
         }
@@ -68,6 +70,7 @@ impl Director {
             local: None,
             one_packet: false,
             method,
+            host: HostEnds::default(),
             state,
             timeout_ms,
         };

@@ -90,7 +90,7 @@ impl Director {
         let is_ours = transit.network.owner(headers.destination.addr) != Owner::Other;
         let is_judged = match conn.method() {
             ForwardingMethod::FullNat => true,
-            _ if to_client && is_ours => false,
+            _ if to_client && is_ours && !conn.host().client => false,
             ForwardingMethod::Masquerade => true,
             _ if to_client => return self.see_error(transit, id),
             ForwardingMethod::Direct | ForwardingMethod::Tunnel | ForwardingMethod::Bypass => true,
@@ -146,7 +146,9 @@ impl Director {
         if !to_client {
             self.count_related(conn, headers, false);
         }
-        if headers.ttl <= 1 {
+        let ends = conn.host();
+        let is_forwarded = !(ends.server || to_client && ends.client);
+        if is_forwarded && headers.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExpired);
         }
         let to = match conn.method() {
@@ -154,13 +156,16 @@ impl Director {
             ForwardingMethod::Bypass => headers.destination.addr,
             _ => conn.real_endpoint().addr,
         };
-        if transit.network.mtu(to).is_none() {
+        if is_forwarded && transit.network.mtu(to).is_none() {
             return Verdict::Drop(DropReason::NotForwarded);
         }
         if to_client {
             self.count_related(conn, headers, true);
         }
         match conn.method() {
+            ForwardingMethod::Direct | ForwardingMethod::Tunnel if !is_forwarded => {
+                return Verdict::Forward(Hop { to });
+            }
             ForwardingMethod::Tunnel => return self.transmit_tunnel(transit, id),
             ForwardingMethod::Direct | ForwardingMethod::Bypass => {
                 write_ttl(transit.packet.bytes_mut(), headers);
@@ -168,7 +173,8 @@ impl Director {
             }
             ForwardingMethod::Masquerade | ForwardingMethod::FullNat | ForwardingMethod::Local => {}
         }
-        let translation = translation(conn, to_client);
+        let translation =
+            ErrorTranslation { keeps_ttl: !is_forwarded, ..translation(conn, to_client) };
         let start = headers.transport + ICMP_HEADER_LEN;
         if let Some(local) = conn.local().filter(|local| to_client && !local.is_plain()) {
             mend_quote(transit.packet.bytes_mut(), headers, quoted, local);
@@ -204,11 +210,13 @@ pub(super) fn translation(conn: &Connection, to_client: bool) -> ErrorTranslatio
         ErrorTranslation {
             outer: Translation { source: virtual_end, destination: client },
             quoted: Translation { source: client, destination: virtual_end },
+            keeps_ttl: false,
         }
     } else {
         ErrorTranslation {
             outer: Translation { source: local, destination: real },
             quoted: Translation { source: real, destination: local },
+            keeps_ttl: false,
         }
     }
 }

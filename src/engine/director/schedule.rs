@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::local::WantedEnd;
+use super::onhost::host_ends;
 use super::transit::Transit;
 use super::{Director, service_protocol};
 use crate::engine::conn::sctp::{SctpEvent, SctpState};
@@ -34,7 +35,7 @@ impl Director {
     ) -> Option<Verdict> {
         let Headers { source: client, destination, .. } = *transit.headers;
         let protocol = service_protocol(transit.headers)?;
-        if !self.opens(protocol, transit) {
+        if !self.opens(protocol, transit) || self.answers_as_host(transit) {
             return None;
         }
         let asked = Asked { protocol, flow: Flow { client, destination } };
@@ -181,14 +182,7 @@ impl Director {
         choice: Choice,
     ) -> Result<ConnId, DropReason> {
         let Choice { real, port, template, one_packet, local } = choice;
-        let method = match real.method() {
-            ForwardingMethod::Masquerade | ForwardingMethod::FullNat
-                if transit.network.is_local(real.addr()) =>
-            {
-                ForwardingMethod::Local
-            }
-            method => method,
-        };
+        let method = real.method();
         let key = ConnKey {
             protocol: protocol.number(),
             client: flow.client,
@@ -205,6 +199,7 @@ impl Director {
             local,
             one_packet,
             method,
+            host: host_ends(&key, transit.network),
             state: first_state(protocol),
             timeout_ms: NEW_TIMEOUT_MS,
         };

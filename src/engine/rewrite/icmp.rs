@@ -12,6 +12,8 @@ pub struct ErrorTranslation {
     pub outer: Translation,
     /// The endpoints of the packet that it quotes.
     pub quoted: Translation,
+    /// Whether its time to live stays, as it is not forwarded.
+    pub keeps_ttl: bool,
 }
 
 /// Translates an ICMP error whose quoted packet was read as `quoted`, `start` bytes into the packet.
@@ -31,7 +33,9 @@ pub fn translate_error(
     write_addresses(inner, quoted.family, translation.quoted);
     write_ports(inner, quoted, translation.quoted);
     mend_header(inner, quoted);
-    super::nat::write_ttl(bytes, headers);
+    if !translation.keeps_ttl {
+        super::nat::write_ttl(bytes, headers);
+    }
     mend_header(bytes, headers);
     mend_icmp(bytes, headers, translation.outer);
 }

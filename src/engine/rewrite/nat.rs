@@ -14,7 +14,13 @@ pub struct Translation {
     pub destination: Option<Endpoint>,
 }
 
-/// Translates a packet and takes one from its time to live.
+/// Translates a packet and takes one from its time to live. See [`rewrite`].
+pub fn translate(packet: &mut PacketBuf<'_>, headers: &Headers, translation: Translation) {
+    rewrite(packet, headers, translation);
+    write_ttl(packet.bytes_mut(), headers);
+}
+
+/// Translates a packet that is not forwarded, so that its time to live stays.
 ///
 /// Checksums are updated by difference, so a wrong one stays wrong by as much. An unfinished
 /// checksum stays unfinished. A UDP checksum of zero (none) over IPv4 becomes a correct one, and so
@@ -22,9 +28,8 @@ pub struct Translation {
 ///
 /// **Source** — RFC 1624 §3, RFC 3022 §4.1; for UDP's zero, IPVS `udp_dnat_handler`, for
 /// SCTP `sctp_nat_csum`.
-pub fn translate(packet: &mut PacketBuf<'_>, headers: &Headers, translation: Translation) {
+pub fn rewrite(packet: &mut PacketBuf<'_>, headers: &Headers, translation: Translation) {
     let addresses = write_addresses(packet.bytes_mut(), headers, translation);
-    write_ttl(packet.bytes_mut(), headers);
     if !headers.has_ports() {
         return;
     }

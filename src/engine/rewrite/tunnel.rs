@@ -17,6 +17,8 @@ pub struct Passage {
     pub keeps_df: bool,
     /// The identification of an outer IPv4 packet that may be fragmented.
     pub id: u16,
+    /// Whether packets that may not be fragmented are numbered as well.
+    pub numbers_all: bool,
 }
 
 /// What a tunnel puts between the IP headers of this packet.
@@ -64,7 +66,7 @@ pub fn encapsulate(
         ttl,
         tos: if tos & ECN == ECN { tos & !ECN | ECN_CAPABLE } else { tos },
         dont_fragment,
-        id: if dont_fragment { 0 } else { passage.id },
+        id: if dont_fragment && !passage.numbers_all { 0 } else { passage.id },
         wrapping,
     };
     if matches!(wrapping, Wrapping::Gue { remote: Some(_), .. }) {

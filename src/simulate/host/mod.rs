@@ -19,7 +19,7 @@ use super::topology::{Host, Link};
 use crate::engine::event::Event;
 use crate::engine::fragments::{Gathered, Reassembly};
 use crate::engine::service::ServiceTable;
-use crate::engine::{Director, DirectorConfig, Moment, Network, Owner, Verdict};
+use crate::engine::{Director, DirectorConfig, DropReason, Moment, Network, Owner, Verdict};
 use crate::packet::fragment::Cutter;
 use crate::packet::{Addr, Headers, PacketBuf, SegmentKind, Segmentation};
 use answers::{Trouble, icmp_error, icmp_reply, tcp_reset};
@@ -95,6 +95,8 @@ enum Consulted {
     Done,
     /// The whole packet, for the host's own stack.
     LeftToHost,
+    /// Nothing, and a program that sent it is told so at once.
+    Refused,
 }
 
 /// The director and its host.
@@ -165,8 +167,9 @@ impl DirectorHost {
         self.collect_output();
     }
 
-    /// Takes a packet that arrived on a link, or from the host itself.
-    pub fn receive(&mut self, datagram: Datagram, link: Option<Link>) {
+    /// Takes a packet that arrived on a link.
+    pub fn receive(&mut self, datagram: Datagram, link: Link) {
+        let link = Some(link);
         let Some(packet) = dissect(&datagram.finished()) else { return };
         if let Some(reason) = self.refusal(&packet) {
             return self.note(&packet, Vec::new(), Fate::NotTaken(reason));
@@ -198,18 +201,22 @@ impl DirectorHost {
 
     /// Has the director look at a packet, and does with it what that leaves to the host.
     fn judge(&mut self, packet: Packet, datagram: &Datagram, is_here: bool) {
-        match self.consult(datagram) {
-            Consulted::Done => {}
+        match self.consult(datagram, None) {
+            Consulted::Done | Consulted::Refused => {}
             Consulted::LeftToHost if is_here => self.deliver(packet),
             Consulted::LeftToHost => self.forward(packet, datagram.pieces.as_ref()),
         }
     }
 
-    /// Sends a packet of the host itself.
-    pub fn send_own(&mut self, mut packet: Packet) {
+    /// Sends a packet of the host itself, which the director sees on its way out. Returns whether it
+    /// was permitted.
+    ///
+    /// **Source** — IPVS's hooks at `NF_INET_LOCAL_OUT`; what they have looked at there they leave
+    /// alone when it arrives at the host again.
+    pub fn send_own(&mut self, mut packet: Packet) -> bool {
         // Nothing is sent from an address that is the host's by policy only.
         if !self.routes.is_local(packet.src) {
-            return;
+            return true;
         }
         // Linux numbers packets that cannot be fragmented only where they belong to a connection.
         if packet.src.is_ipv4() && packet.fields.id != 0 {
@@ -217,10 +224,23 @@ impl DirectorHost {
             self.next_id = FIRST_ID | (self.next_id + 1) & 0x3fff;
         }
         let bytes = packet.build();
-        match self.routes.way(packet.dst) {
-            Way::Local => self.receive(Datagram::plain(bytes), None),
-            Way::Link(..) => self.send_out(bytes, packet.dst),
-            Way::Unreachable => {}
+        let way = self.routes.way(packet.dst);
+        if way == Way::Unreachable {
+            return true;
+        }
+        match self.consult(&Datagram::plain(bytes.clone()), Some(packet.dst)) {
+            Consulted::Done => true,
+            Consulted::Refused => false,
+            Consulted::LeftToHost if way == Way::Local => {
+                if let Some(packet) = dissect(&bytes) {
+                    self.deliver(packet);
+                }
+                true
+            }
+            Consulted::LeftToHost => {
+                self.send_out(bytes, packet.dst);
+                true
+            }
         }
     }
 
@@ -270,8 +290,9 @@ impl DirectorHost {
         self.routes.is_local(packet.dst) || marked().is_some_and(is_led)
     }
 
-    /// Hands a packet to the director, and sends on what it forwards.
-    fn consult(&mut self, datagram: &Datagram) -> Consulted {
+    /// Hands a packet to the director, and sends on what it forwards. `own` is where the host itself
+    /// sends it, if it does.
+    fn consult(&mut self, datagram: &Datagram, own: Option<IpAddr>) -> Consulted {
         self.director.refresh();
         let mut storage = [vec![0; HEADROOM], datagram.bytes.clone()].concat();
         let end = storage.len();
@@ -290,14 +311,23 @@ impl DirectorHost {
             && let Some(packet) = dissect(&datagram.finished())
         {
             let fate = self.fate(verdict, &packet, &left);
-            self.note(&packet, self.routes.journal.take(), fate);
+            let events = self.routes.journal.take();
+            // Of the host's own packets those only that concern the director.
+            if own.is_none() || !events.is_empty() {
+                self.note(&packet, events, fate);
+            }
         }
-        self.collect_output();
+        let refused = self.collect_output();
         match verdict {
             Verdict::Pass => return Consulted::LeftToHost,
             Verdict::Forward(hop) => {
-                self.route_out(left.finished(), hop.to.into(), pieces.as_ref());
+                let to = hop.to.into();
+                // What the host sends keeps its way if the director turns it back to the host.
+                let to = own.filter(|_| self.routes.is_local(to)).unwrap_or(to);
+                self.route_out(left.finished(), to, pieces.as_ref());
             }
+            Verdict::Reply if refused => return Consulted::Refused,
+            Verdict::Drop(reason) if is_refusal(reason) => return Consulted::Refused,
             Verdict::Reply | Verdict::Held | Verdict::Drop(_) => {}
         }
         Consulted::Done
@@ -320,14 +350,20 @@ impl DirectorHost {
         }
     }
 
-    fn collect_output(&mut self) {
+    /// Sends what the director has to say, and returns whether it refused a port.
+    fn collect_output(&mut self) -> bool {
+        let mut refused = false;
         while let Some(output) = self.director.poll_output() {
             // As with what the host sends itself.
-            if dissect(&output.bytes).is_some_and(|packet| self.routes.is_local(packet.src)) {
+            if let Some(packet) = dissect(&output.bytes)
+                && self.routes.is_local(packet.src)
+            {
+                refused |= is_port_unreachable(&packet);
                 self.send_out(output.bytes.clone(), output.to.into());
             }
             self.director.recycle(output);
         }
+        refused
     }
 
     /// Routes a packet on as a router, if the director had nothing to do with it.
@@ -347,7 +383,7 @@ impl DirectorHost {
         }
         let dst = packet.dst;
         let left = Datagram::plain(with_one_hop_less(packet));
-        if self.consult(&left) == Consulted::LeftToHost {
+        if self.consult(&left, None) == Consulted::LeftToHost {
             self.route_out(left.bytes, dst, None);
         }
     }
@@ -433,6 +469,14 @@ impl DirectorHost {
         }
     }
 
+    /// The size of the link towards an address, in bytes; `None` for the host itself.
+    pub fn link_towards(&self, to: IpAddr) -> Option<usize> {
+        match self.routes.way(to) {
+            Way::Link(link, _) => Some(self.routes.link_mtu(link)),
+            Way::Local | Way::Unreachable => None,
+        }
+    }
+
     /// Delivers a packet to the host's own protocols.
     fn deliver(&mut self, packet: Packet) {
         if packet.fields.frag.is_some() {
@@ -447,9 +491,11 @@ impl DirectorHost {
                     self.send_own(reply);
                 }
             }
-            Proto::Tcp => match self.sockets.deliver_tcp(&packet) {
+            Proto::Tcp => match self.sockets.deliver_tcp(&packet, self.link_towards(packet.src)) {
                 Delivery::Taken(answer) => {
-                    answer.into_iter().for_each(|answer| self.send_own(*answer))
+                    if let Some(answer) = answer {
+                        self.send_own(*answer);
+                    }
                 }
                 Delivery::Refused => {
                     if let Some(reset) = tcp_reset(&packet) {
@@ -468,6 +514,23 @@ impl DirectorHost {
             _ => self.report(&packet, Trouble::ProtocolUnreachable),
         }
     }
+}
+
+/// Whether a program whose packet is dropped for this reason is told that it may not send it; else it
+/// is lost as on a wire.
+fn is_refusal(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::NoServer
+            | DropReason::DropPacket
+            | DropReason::TableFull
+            | DropReason::NoCallId
+            | DropReason::ServerRemoved
+    )
+}
+
+fn is_port_unreachable(packet: &Packet) -> bool {
+    matches!((packet.proto, packet.kind.as_str()), (Proto::Icmp, "3/3") | (Proto::Icmp6, "1/4"))
 }
 
 /// Marks a packet as one that came in fragments.

@@ -8,9 +8,16 @@ use crate::simulate::packet::{Packet, Proto};
 /// An address and a port of either side.
 pub type End = (IpAddr, u16);
 
-/// What Linux announces as its window and maximum segment to a network of 1500-byte packets.
-const WINDOW: u16 = 64_240;
-const MSS_OPTION: [u8; 4] = [2, 4, 0x05, 0xb4];
+/// The largest window that Linux announces at first: its buffer of 65,535 bytes in whole segments.
+const BUFFER: u16 = 65_535;
+const MSS_OPTION: [u8; 2] = [2, 4];
+/// Headers of a segment without options.
+const HEADERS_V4: usize = 40;
+const HEADERS_V6: usize = 60;
+/// The maximum segment to the host itself, whose loopback link takes 65,536 bytes: one byte more
+/// would not fit into a datagram. **Source** — Linux's recordings.
+const LOOPBACK_MTU: usize = 65_535;
+const LOOPBACK_MTU_V6: usize = 65_536;
 const SACK_OPTION: [u8; 4] = [1, 1, 4, 2];
 const WINDOW_SCALE_OPTION: [u8; 4] = [1, 3, 3, 5];
 /// Numbers from a million on are shown as chosen at random.
@@ -31,6 +38,8 @@ pub enum SocketError {
 #[derive(Debug, Default)]
 pub struct Sockets {
     bound: Vec<(Proto, End)>,
+    /// UDP sockets that hear one peer only.
+    paired: HashMap<End, End>,
     connections: HashMap<(End, End), Connection>,
     opened: u32,
 }
@@ -43,6 +52,7 @@ struct Connection {
     /// Number of the next byte expected.
     expected: u32,
     unread: u16,
+    window: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,33 +82,46 @@ impl Sockets {
     }
 
     /// Begins a connection; the SYN is to be sent.
-    pub fn connect(&mut self, source: End, destination: End) -> Packet {
+    ///
+    /// `mtu` is the size of the link towards the destination, in bytes; `None` for the host itself.
+    pub fn connect(&mut self, source: End, destination: End, mtu: Option<usize>) -> Packet {
         let start = self.first_sequence();
+        let mss = largest_segment(destination.0, mtu);
+        let window = first_window(mss);
         let connection = Connection {
             state: State::SynSent,
             next: start.wrapping_add(1),
             expected: 0,
             unread: 0,
+            window,
         };
         self.connections.insert((source, destination), connection);
         let mut syn = segment(source, destination, "S");
+        syn.fields.win = window;
         syn.fields.seq = start;
-        syn.fields.opts = [MSS_OPTION, SACK_OPTION, WINDOW_SCALE_OPTION].concat();
+        syn.fields.opts = [mss_option(mss), SACK_OPTION, WINDOW_SCALE_OPTION].concat();
         syn
+    }
+
+    /// Has a UDP socket that is bound hear one peer only.
+    pub fn pair(&mut self, source: End, destination: End) {
+        self.paired.insert(source, destination);
     }
 
     /// Delivers a datagram.
     pub fn deliver_udp(&self, packet: &Packet) -> Delivery {
-        let Some((_, destination)) = ends(packet) else { return Delivery::Taken(None) };
-        if self.is_bound(Proto::Udp, destination) {
+        let Some((source, destination)) = ends(packet) else { return Delivery::Taken(None) };
+        let hears = self.paired.get(&destination).is_none_or(|peer| *peer == source);
+        if hears && self.is_bound(Proto::Udp, destination) {
             Delivery::Taken(None)
         } else {
             Delivery::Refused
         }
     }
 
-    /// Delivers a segment.
-    pub fn deliver_tcp(&mut self, packet: &Packet) -> Delivery {
+    /// Delivers a segment. `mtu` is the size of the link towards its sender, in bytes; `None` for the
+    /// host itself.
+    pub fn deliver_tcp(&mut self, packet: &Packet, mtu: Option<usize>) -> Delivery {
         let Some((source, destination)) = ends(packet) else { return Delivery::Taken(None) };
         if let Some(connection) = self.connections.get_mut(&(destination, source)) {
             if packet.kind.contains('R') {
@@ -111,24 +134,28 @@ impl Sockets {
             return Delivery::Refused;
         }
         let opens = packet.kind.contains('S') && !packet.kind.contains(['R', 'F']);
-        Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source))))
+        Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source, mtu))))
     }
 
-    fn accept(&mut self, syn: &Packet, own: End, peer: End) -> Packet {
+    fn accept(&mut self, syn: &Packet, own: End, peer: End, mtu: Option<usize>) -> Packet {
         let start = self.first_sequence();
+        let mss = largest_segment(peer.0, mtu);
+        let window = first_window(mss);
         let expected = syn.fields.seq.wrapping_add(1);
         let connection = Connection {
             state: State::SynReceived,
             next: start.wrapping_add(1),
             expected,
             unread: 0,
+            window,
         };
         self.connections.insert((own, peer), connection);
         let mut answer = segment(own, peer, "SA");
         answer.fields.seq = start;
         answer.fields.ack = expected;
+        answer.fields.win = window;
         answer.fields.id = 0;
-        answer.fields.opts = MSS_OPTION.to_vec();
+        answer.fields.opts = mss_option(mss).to_vec();
         if has_option(&syn.fields.opts, SACK_OPTION[2]) {
             answer.fields.opts.extend(SACK_OPTION);
         }
@@ -180,7 +207,7 @@ impl Connection {
         let mut answer = segment(own, peer, "A");
         answer.fields.seq = self.next;
         answer.fields.ack = self.expected;
-        answer.fields.win = WINDOW.saturating_sub(self.unread);
+        answer.fields.win = self.window.saturating_sub(self.unread);
         answer
     }
 }
@@ -189,9 +216,27 @@ fn segment(source: End, destination: End, flags: &str) -> Packet {
     let mut packet = Packet::new(source.0, destination.0, Proto::Tcp);
     packet.ports = Some((source.1, destination.1));
     packet.kind = flags.into();
-    packet.fields.win = WINDOW;
     packet.fields.df = true;
     packet
+}
+
+/// The largest segment that a link of `mtu` bytes takes; `None` for the host itself.
+fn largest_segment(peer: IpAddr, mtu: Option<usize>) -> u16 {
+    let (headers, loopback) = match peer {
+        IpAddr::V4(_) => (HEADERS_V4, LOOPBACK_MTU),
+        IpAddr::V6(_) => (HEADERS_V6, LOOPBACK_MTU_V6),
+    };
+    mtu.unwrap_or(loopback).saturating_sub(headers) as u16
+}
+
+fn mss_option(mss: u16) -> [u8; 4] {
+    let [high, low] = mss.to_be_bytes();
+    [MSS_OPTION[0], MSS_OPTION[1], high, low]
+}
+
+/// **Source** — Linux `tcp_select_initial_window`: whole segments.
+fn first_window(mss: u16) -> u16 {
+    BUFFER - BUFFER % mss.max(1)
 }
 
 fn ends(packet: &Packet) -> Option<(End, End)> {

@@ -181,15 +181,21 @@ impl<W: Write> Player<W> {
             return Ok(());
         }
         let packet = if proto == Proto::Tcp {
-            self.lab.host.sockets.connect(source, destination)
+            let mtu = self.lab.host.link_towards(destination.0);
+            self.lab.host.sockets.connect(source, destination, mtu)
         } else {
             let mut datagram = Packet::new(source.0, destination.0, proto);
             datagram.ports = Some((source.1, destination.1));
             datagram.fields.payload = Payload::Filler(4);
             datagram.fields.df = true;
+            self.lab.host.sockets.pair(source, destination);
             datagram
         };
-        self.lab.host.send_own(packet);
+        let permitted = self.lab.host.send_own(packet);
+        // TCP goes on trying.
+        if !permitted && proto == Proto::Udp {
+            self.transcript.failure(NOT_PERMITTED)?;
+        }
         self.show_pending()
     }
 
@@ -245,6 +251,8 @@ fn take_redirection(words: &mut Vec<String>, sign: &str) -> Option<String> {
     (index < words.len()).then(|| words.remove(index))
 }
 
+/// What the C library says of a packet that is not let out.
+const NOT_PERMITTED: &str = "Operation not permitted";
 const CONNECTIONS_TITLE: &str = "IPVS connection entries";
 
 /// Sorts a connection listing, and rounds its expiry times up to what was left a moment ago.

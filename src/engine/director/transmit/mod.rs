@@ -14,11 +14,11 @@ pub use introduce::FullNatCounters;
 
 use super::Director;
 use super::transit::Transit;
-use crate::engine::conn::ConnId;
+use crate::engine::conn::{ConnId, Connection};
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::ForwardingMethod;
-use crate::engine::verdict::Verdict;
+use crate::engine::verdict::{DropReason, Verdict};
 use crate::packet::reply::IcmpError;
 use crate::packet::{Addr, Headers};
 
@@ -30,7 +30,10 @@ impl Director {
         id: ConnId,
         is_first: bool,
     ) -> Verdict {
-        let verdict = match self.conns.get(id).method() {
+        let conn = self.conns.get(id);
+        let verdict = match conn.method() {
+            _ if conn.host().server => self.transmit_to_host(transit, id),
+            _ if is_confined(conn) => Verdict::Drop(DropReason::LocalBoundary),
             ForwardingMethod::Masquerade => self.transmit_nat(transit, id, is_first),
             ForwardingMethod::Direct => self.transmit_direct(transit, id, is_first),
             ForwardingMethod::FullNat => self.transmit_full_nat(transit, id, is_first),
@@ -61,6 +64,16 @@ impl Director {
         let transit = Transit::new(transit.packet, &headers, transit.network, transit.now);
         self.refuse(error, &transit, Some(virtual_addr))
     }
+}
+
+/// Whether a connection's packets cannot leave the host: they come from a loopback address, which
+/// full NAT alone translates.
+///
+/// **Source** — IPVS `crosses_local_route_boundary`.
+fn is_confined(conn: &Connection) -> bool {
+    conn.host().client
+        && conn.method() != ForwardingMethod::FullNat
+        && conn.client().addr.is_loopback()
 }
 
 /// Whether a packet can go to `to`: hops left, a route, and small enough for it.

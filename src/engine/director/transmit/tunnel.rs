@@ -8,6 +8,7 @@ use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::rewrite::tunnel::{Passage, encapsulate, wrapping};
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::encap::Wrapping;
+use crate::packet::headers::protocol;
 use crate::packet::reply::IcmpError;
 use crate::packet::{Addr, Family, PacketBuf, SegmentKind};
 
@@ -27,12 +28,14 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
+        // What programs send by UDP Linux numbers though it may not be fragmented.
+        let numbers_all = conn.host().client && transit.headers.protocol == protocol::UDP;
         let (to, virtual_addr) = (conn.real_endpoint().addr, conn.virtual_endpoint().addr);
         let Some(tunnel) = conn.real().map(|real| real.tunnel()) else {
             return Verdict::Drop(DropReason::UnsupportedMethod);
         };
         let wrapping = wrapping(tunnel, transit.packet, transit.headers);
-        match self.enter_tunnel(transit, to, wrapping) {
+        match self.enter_tunnel(transit, to, wrapping, numbers_all) {
             Ok(()) => Verdict::Forward(Hop { to }),
             Err(Obstacle::Tell(error)) => self.refuse_request(error, transit, virtual_addr),
             Err(Obstacle::Drop(reason)) => Verdict::Drop(reason),
@@ -44,6 +47,7 @@ impl Director {
         transit: &mut Transit<'_, '_, impl Network>,
         to: Addr,
         wrapping: Wrapping,
+        numbers_all: bool,
     ) -> Result<(), Obstacle> {
         if transit.headers.ttl <= 1 {
             return Err(Obstacle::Tell(IcmpError::TimeExceeded));
@@ -62,6 +66,7 @@ impl Director {
             destination: to,
             keeps_df: self.snapshot.settings.pmtu_disc != 0,
             id: self.take_ids(transit),
+            numbers_all,
         };
         write_ttl(transit.packet.bytes_mut(), transit.headers);
         if !encapsulate(transit.packet, transit.headers, wrapping, passage) {
