@@ -68,6 +68,7 @@ fn run(args: &DecapArgs) -> io::Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    super::orphans::adopt()?;
     let ask = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&ask))?;
     let config = config(args);

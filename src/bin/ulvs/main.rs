@@ -7,6 +7,7 @@ mod ipvsadm;
 mod lab;
 mod log;
 mod mark;
+mod orphans;
 mod run;
 mod simulate;
 mod snat;

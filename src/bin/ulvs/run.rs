@@ -90,6 +90,7 @@ fn run(args: RunArgs) -> io::Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    super::orphans::adopt()?;
     let control = args.control.clone().unwrap_or_else(socket::default_path);
     let mut daemon = Daemon::start(&config(&args, control.clone()))?;
     if let Some(file) = &args.rules {
