@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use ulvs::lab::process::{self, Plan, Visit};
 
+use super::web;
+
 /// Build a textbook network on this machine and try the director in it
 ///
 /// Everything is made of namespaces: nothing on the machine changes, no privilege is needed where
@@ -35,6 +37,8 @@ enum Command {
     DrRouter(Telling),
     /// Tunnels: real servers in other networks that answer the client themselves
     Tun(Tun),
+    Web(web::Serve),
+    Fetch(web::Fetch),
     /// Open a shell on a host of a running lab
     Shell(Shell),
     /// Run a command on a host of a running lab; its exit status is passed on
@@ -46,7 +50,9 @@ enum Command {
     Supervise,
     /// Be the process of a host
     #[command(hide = true)]
-    Host { name: String },
+    Host {
+        name: String,
+    },
 }
 
 /// How a lab is to be told.
@@ -159,6 +165,8 @@ impl Lab {
             Command::Dr(dr) => dr.telling.keep(dr.network.story()),
             Command::DrRouter(telling) => telling.keep("dr-router"),
             Command::Tun(tun) => tun.telling.keep(tun.kind.story()),
+            Command::Web(serve) => serve.run(),
+            Command::Fetch(fetch) => fetch.run(),
             Command::Shell(shell) => visit(shell.place, Vec::new()),
             Command::Exec(exec) => visit(exec.place, exec.command),
             Command::List => process::list(),

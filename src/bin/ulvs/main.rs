@@ -13,6 +13,7 @@ mod simulate;
 mod snat;
 mod stats;
 mod sysctl;
+mod web;
 
 use std::env;
 use std::process::ExitCode;
