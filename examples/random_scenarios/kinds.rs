@@ -6,8 +6,8 @@ use super::commands;
 use super::dice::Dice;
 use super::world::Step::{
     AddServer, AddService, ClientError, ClientPacket, ClientReply, Connections, Counters,
-    EditServer, EditService, List, NewFlows, OldFlows, RemoveServer, RemoveService, ReviveServer,
-    ServerError, ServerPacket, ServerReply, Setting, Sleep, Stray, Timeouts, Zero,
+    EditServer, EditService, Fragments, List, NewFlows, OldFlows, RemoveServer, RemoveService,
+    ReviveServer, ServerError, ServerPacket, ServerReply, Setting, Sleep, Stray, Timeouts, Zero,
 };
 use super::world::{Profile, World};
 
@@ -341,6 +341,89 @@ pub const ALL: &[Kind] = &[
                 (3, List),
                 (5, Connections),
                 (1, Zero),
+            ],
+            ..BASE
+        }),
+    },
+    Kind {
+        name: "tunnels",
+        about: "tunnels of every kind, and what goes wrong with them",
+        content: Content::Played(Profile {
+            schedulers: "rr wlc",
+            methods: "-i -i -i -i -g -m",
+            protocols: "tcp udp",
+            ipv6: 35,
+            settings: &[("pmtu_disc", "0 1"), ("sloppy_tcp", "0 1"), ("expire_nodest_conn", "0 1")],
+            choices: &[
+                (14, NewFlows),
+                (6, OldFlows),
+                (20, ClientPacket),
+                (8, ServerPacket),
+                (10, ServerError),
+                (6, ClientError),
+                (6, Fragments),
+                (4, EditServer),
+                (3, RemoveServer),
+                (3, ReviveServer),
+                (2, Setting),
+                (3, List),
+                (5, Connections),
+            ],
+            ..BASE
+        }),
+    },
+    Kind {
+        name: "fragments",
+        about: "packets in fragments, and errors about them",
+        content: Content::Played(Profile {
+            schedulers: "rr",
+            methods: "-m -m -g -i",
+            protocols: "tcp udp",
+            ipv6: 30,
+            marked: 25,
+            choices: &[
+                (10, NewFlows),
+                (4, OldFlows),
+                (30, Fragments),
+                (4, ClientPacket),
+                (4, ServerError),
+                (2, ClientError),
+                (2, RemoveServer),
+                (2, Counters),
+                (4, Connections),
+            ],
+            ..BASE
+        }),
+    },
+    Kind {
+        name: "chunks",
+        about: "chunks of SCTP, and the states that they lead to",
+        content: Content::Played(Profile {
+            services: 1..=1,
+            schedulers: "rr",
+            protocols: "sctp",
+            methods: "-m -m -m -g -i",
+            marked: 10,
+            settings: &[
+                ("sloppy_sctp", "0 1"),
+                ("conn_reuse_mode", "0 1 2"),
+                ("expire_nodest_conn", "0 1"),
+            ],
+            choices: &[
+                (8, NewFlows),
+                (8, OldFlows),
+                (26, ClientPacket),
+                (22, ServerPacket),
+                (4, ServerReply),
+                (2, ClientReply),
+                (2, ServerError),
+                (2, EditServer),
+                (2, RemoveServer),
+                (2, ReviveServer),
+                (3, Setting),
+                (3, Sleep),
+                (14, Connections),
+                (2, List),
             ],
             ..BASE
         }),

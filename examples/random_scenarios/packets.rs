@@ -4,6 +4,9 @@ use super::world::{Flows, World};
 
 /// Flags that TCP segments have, those that change states more often.
 const FLAGS: &str = "S S SA A A A PA F FA FA R RA 0 SF FR SR P U SE FSRPAUEC";
+/// Chunks of SCTP packets.
+const CHUNKS: &str = "INIT INIT INIT_ACK COOKIE_ECHO COOKIE_ECHO+DATA COOKIE_ACK COOKIE_ACK+SACK DATA DATA SACK \
+    HEARTBEAT HEARTBEAT_ACK SHUTDOWN SHUTDOWN SHUTDOWN_ACK SHUTDOWN_COMPLETE ERROR ABORT COOKIE_ECHO+ABORT";
 /// ICMP errors over IPv4; the first three are translated.
 const ERRORS: &str = "3/3 3/4 11/0 3/1 3/0 4/0 5/1 12/0 11/1 3/13";
 const ERRORS6: &str = "1/4 2/0 3/0 1/0 4/1 1/1 3/1";
@@ -103,6 +106,44 @@ fn host(address: &str) -> String {
     near.map_or_else(|| "gw".to_string(), |number| format!("c{number}"))
 }
 
+/// A packet that comes in pieces, some of them perhaps late, twice or never.
+pub fn in_fragments(world: &mut World) {
+    let Some(flows) = world.some_flows() else { return };
+    if flows.proto == "sctp" {
+        return;
+    }
+    let mut client = client_end(world, &flows);
+    let mut target = world.endpoint(&flows.target.0, flows.target.1);
+    let mut link = "out";
+    let servers = &world.services[flows.service].servers;
+    if !servers.is_empty() && world.dice.chance(30) {
+        let server = servers[world.dice.index(servers.len())].clone();
+        let port = server.port.unwrap_or(flows.target.1);
+        target = world.endpoint(&world.server_address(server.number), port);
+        std::mem::swap(&mut client, &mut target);
+        link = "in";
+    }
+    let size = *world.dice.one(&[64_u64, 256, 800, 1200, 1448]);
+    let bytes = world.dice.number(size, size * 3);
+    let pieces = bytes.div_ceil(size) + 1;
+    let order = if world.dice.chance(60) {
+        let count = world.dice.number(1, pieces + 1);
+        // The last piece may not be there: a number is only safe below it.
+        let order: Vec<String> =
+            (0..count).map(|_| world.dice.number(1, pieces - 1).to_string()).collect();
+        format!(" order={}", order.join(","))
+    } else {
+        String::new()
+    };
+    let kind = if flows.proto == "tcp" { " A" } else { "" };
+    let id = world.next_identification();
+    let odd = world.dice.word("ttl=64 ttl=64 ttl=64 ttl=2 tos=3 tos=184");
+    let proto = &flows.proto;
+    world.line(format!(
+        "fragments {link} {size}{order} {client} > {target} {proto}{kind} len={bytes} id={id} {odd}"
+    ));
+}
+
 /// A packet that no service waits for, or that is not TCP nor UDP.
 pub fn stray(world: &mut World) {
     let client = world.client();
@@ -127,14 +168,21 @@ pub fn stray(world: &mut World) {
 
 fn transport(world: &mut World, proto: &str) -> String {
     let kind = kind(world, proto);
-    let kind = if proto == "tcp" && kind.is_empty() { " A" } else { &kind };
-    let fields = fields(world);
+    let kind = match (proto, kind.as_str()) {
+        ("tcp", "") => " A",
+        ("sctp", "") => " DATA",
+        (_, kind) => kind,
+    };
+    // The payload of an SCTP packet is its chunks.
+    let fields = if proto == "sctp" { String::new() } else { fields(world) };
     format!("{proto}{kind}{fields}")
 }
 
 fn kind(world: &mut World, proto: &str) -> String {
     if proto == "tcp" && world.dice.chance(85) {
         format!(" {}", world.dice.word(FLAGS))
+    } else if proto == "sctp" && world.dice.chance(85) {
+        format!(" {}", world.dice.word(CHUNKS))
     } else {
         String::new()
     }

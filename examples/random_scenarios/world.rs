@@ -58,6 +58,8 @@ pub enum Step {
     ServerError,
     /// An ICMP error from a client about what it got last.
     ClientError,
+    /// A packet in fragments, from a client or a server.
+    Fragments,
     /// A packet that is not for a service.
     Stray,
     /// A new server.
@@ -145,11 +147,23 @@ pub struct World<'a> {
     pub flows: Vec<Flows>,
     lines: Vec<String>,
     next_port: u16,
+    next_id: u16,
     sleeps: u32,
 }
 
 /// Sums of more sleeps than these come close to whole seconds.
 const MOST_SLEEPS: u32 = 3;
+/// Encapsulations of a server reached by a tunnel.
+const TUNNELS: [&str; 8] = [
+    "",
+    "",
+    " --tun-type gre",
+    " --tun-type gre --tun-csum",
+    " --tun-type gue --tun-port 6080",
+    " --tun-type gue --tun-port 6080 --tun-nocsum",
+    " --tun-type gue --tun-port 6080 --tun-csum",
+    " --tun-type gue --tun-port 6080 --tun-remcsum",
+];
 const MARKED_PORTS: [u16; 3] = [80, 443, 8000];
 
 impl<'a> World<'a> {
@@ -157,8 +171,17 @@ impl<'a> World<'a> {
     pub fn new(dice: &'a mut Dice, profile: &'a Profile) -> Self {
         let ipv6 = dice.chance(profile.ipv6);
         let (services, flows, lines) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world =
-            Self { dice, profile, ipv6, services, flows, lines, next_port: 1000, sleeps: 0 };
+        let mut world = Self {
+            dice,
+            profile,
+            ipv6,
+            services,
+            flows,
+            lines,
+            next_port: 1000,
+            next_id: 100,
+            sleeps: 0,
+        };
         let vips = [world.virtual_address(1), world.virtual_address(6)];
         world.line(format!("vip {}-{}", vips[0], vips[1]));
         if world.dice.chance(profile.short_timeouts) {
@@ -197,6 +220,7 @@ impl<'a> World<'a> {
             Step::ClientReply => packets::client_reply(self),
             Step::ServerError => packets::server_error(self),
             Step::ClientError => packets::client_error(self),
+            Step::Fragments => packets::in_fragments(self),
             Step::Stray => packets::stray(self),
             Step::AddServer => self.on_service(Self::add_server),
             Step::EditServer => self.on_service(Self::edit_server),
@@ -254,8 +278,7 @@ impl<'a> World<'a> {
     }
 
     fn list(&mut self) {
-        let what =
-            "-Ln|-Ln --thresholds|-Ln --persistent-conn|-Sn|-Ln --nosort|-Lnc --persistent-conn";
+        let what = "-Ln|-Ln --thresholds|-Ln --persistent-conn|-Sn|-Ln --nosort|-Lnc --persistent-conn|-Ln --tun-info";
         let listings: Vec<&str> = what.split('|').collect();
         let mut listing = *self.dice.one(&listings);
         // The kernel's order of services follows a hash that differs from boot to boot.
@@ -306,6 +329,12 @@ impl<'a> World<'a> {
         if self.ipv6 { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
     }
 
+    /// An IP identification that no packet had so far.
+    pub fn next_identification(&mut self) -> u16 {
+        self.next_id += 1;
+        self.next_id
+    }
+
     // --- services ---
 
     fn add_service(&mut self) {
@@ -344,8 +373,12 @@ impl<'a> World<'a> {
         let port = if keeps_ports { 0 } else { *self.dice.one(&[80, 80, 443, 53]) };
         let ports = if keeps_ports { vec![80, 443, 7000] } else { vec![port] };
         let ends = ports.into_iter().map(|port| (address.clone(), port)).collect();
-        let letter = if proto == "udp" { 'u' } else { 't' };
-        let name = format!("-{letter} {}", self.endpoint(&address, port));
+        let option = match proto.as_str() {
+            "udp" => "-u",
+            "sctp" => "--sctp-service",
+            _ => "-t",
+        };
+        let name = format!("{option} {}", self.endpoint(&address, port));
         Service { name, proto, ends, servers: vec![], removed: vec![], keeps_ports }
     }
 
@@ -433,6 +466,9 @@ impl<'a> World<'a> {
         let weight =
             if self.dice.chance(12) { 0 } else { self.dice.number(1, self.profile.weight) };
         let mut options = format!(" {} -w {weight}", server.method);
+        if server.method == "-i" {
+            options += *self.dice.one(&TUNNELS);
+        }
         if self.dice.chance(self.profile.thresholds) {
             let upper = self.dice.number(1, 7);
             options += &format!(" -x {upper}");
@@ -496,7 +532,7 @@ impl<'a> World<'a> {
         let Some(flows) = self.some_flows() else { return };
         let acts =
             ["open", "handshake", "close client", "close server", "reset client", "reset server"];
-        let acts = if flows.proto == "tcp" { &acts[..] } else { &acts[..2] };
+        let acts = if flows.proto == "udp" { &acts[..2] } else { &acts[..] };
         let act = *self.dice.one(acts);
         self.line(format!("{act} {}", self.describe(&flows)));
     }

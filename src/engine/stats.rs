@@ -152,9 +152,68 @@ impl Estimator {
     }
 }
 
+/// What listings show of a set of counters: their values as of when they were last looked at, less
+/// those at the last `-Z`, and their rates.
+///
+/// **Source** — IPVS, whose listings do not read counters: they show what `ip_vs_estimation` last
+/// found, and `-Z` makes that the new zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    zero: Totals,
+    seen: Totals,
+    estimator: Estimator,
+}
+
+impl Account {
+    /// An account of counters that start at `totals`.
+    pub fn new(totals: Totals) -> Self {
+        Self { zero: totals, seen: totals, estimator: Estimator::new(totals) }
+    }
+
+    /// Looks at the counters.
+    pub fn look(&mut self, totals: Totals) {
+        self.seen = totals;
+    }
+
+    /// Looks at the counters, and takes a sample for their rates.
+    pub fn sample(&mut self, totals: Totals) {
+        self.look(totals);
+        self.estimator.sample(totals);
+    }
+
+    /// Makes what was last seen the new zero, and rates zero.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.seen);
+    }
+
+    /// The counters.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.seen;
+        totals -= self.zero;
+        totals
+    }
+
+    /// Their rates.
+    pub fn rates(&self) -> Rates {
+        self.estimator.rates()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_shows_what_was_seen_since_it_was_reset() {
+        let counted = |connections| Totals { connections, ..Totals::default() };
+        let mut account = Account::new(counted(5));
+        account.look(counted(8));
+        assert_eq!(account.totals(), counted(3));
+        account.reset();
+        assert_eq!(account.totals(), counted(0));
+        account.sample(counted(12));
+        assert_eq!((account.totals(), account.rates().cps), (counted(4), 1));
+    }
 
     #[test]
     fn a_steady_load_settles_at_its_rate() {

@@ -118,7 +118,20 @@ impl From<Addr> for IpAddr {
 
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        IpAddr::from(*self).fmt(f)
+        address_text(IpAddr::from(*self)).fmt(f)
+    }
+}
+
+/// How the C library writes an address: IPv6 addresses that only have their last 32 bits end like
+/// IPv4 addresses.
+///
+/// **Source** — inet_ntop(3) of the GNU C library.
+pub fn address_text(addr: IpAddr) -> String {
+    match addr {
+        IpAddr::V6(addr) if (0x1_0000..1 << 32).contains(&addr.to_bits()) => {
+            format!("::{}", Ipv4Addr::from_bits(addr.to_bits() as u32))
+        }
+        _ => addr.to_string(),
     }
 }
 

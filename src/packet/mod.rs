@@ -14,6 +14,6 @@ pub mod reply;
 pub mod sctp;
 pub mod segment;
 
-pub use addr::{Addr, Endpoint, Family, Prefix};
+pub use addr::{Addr, Endpoint, Family, Prefix, address_text};
 pub use buf::{Checksum, Offload, PacketBuf, SegmentKind, Segmentation};
 pub use headers::{Fragment, Headers, Malformed};

@@ -66,6 +66,14 @@ pub fn number(text: &str, least: u64, most: u64) -> Option<u64> {
     digits.parse().ok().filter(|number| (least..=most).contains(number))
 }
 
+/// Reads the decimal number that `text` begins with, as atoi does; `None` if there is none.
+pub fn leading_number(text: &str) -> Option<u32> {
+    let text = text.trim_start_matches(|letter: char| letter.is_ascii_whitespace());
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
 /// Reads an IPv4 address as inet_aton does: one to four numbers, decimal, octal (`0…`) or
 /// hexadecimal (`0x…`), the last one filling the bytes that are left.
 ///

@@ -106,6 +106,10 @@ impl Session<'_, '_> {
                 self.console.stderr.write_all(TRY_HELP.as_bytes())?;
                 Err(Stop { status: 255 })
             }
+            // These end ipvsadm wherever they stand.
+            Ok(command @ (Command::Help | Command::Version)) => {
+                Err(Stop { status: self.execute(command)? })
+            }
             Ok(command) => self.execute(command),
             Err(status) => Ok(status),
         }

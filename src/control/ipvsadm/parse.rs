@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::address::{endpoint, inet_aton, number};
+use super::address::{endpoint, inet_aton, leading_number, number};
 use super::local::{self, LocalEdit};
 use super::names::Names;
 use super::options::{
@@ -326,7 +326,8 @@ impl Line {
 
     fn read_netmask(&self, value: &str) -> Parsed<u32> {
         if self.family == Family::V6 {
-            return ranged(value, 1, 128, "illegal ipv6 netmask specified");
+            let bits = leading_number(value).filter(|bits| (1..=128).contains(bits));
+            return bits.ok_or_else(|| bad("illegal ipv6 netmask specified".into()));
         }
         let illegal = || bad("illegal virtual server persistent mask specified".into());
         Ok(inet_aton(value).ok_or_else(illegal)?.to_bits())

@@ -7,7 +7,7 @@ use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec};
 use crate::engine::scheduler::{
     self, Change, Explanation, Flow, Options, Random, Scheduler, Tunables,
 };
-use crate::engine::stats::{Estimator, Rates, Totals};
+use crate::engine::stats::{Account, Rates, Totals};
 use crate::engine::time::Moment;
 use crate::packet::Addr;
 
@@ -44,20 +44,20 @@ impl VirtualService {
 pub struct Pool {
     spec: ServiceSpec,
     reals: Vec<Arc<RealServer>>,
-    accounts: Vec<Account>,
+    accounts: Vec<RealAccount>,
     scheduler: Box<dyn Scheduler>,
     tunables: Tunables,
     /// What the service's totals have beyond the sum of its servers': those of removed servers.
     residue: Totals,
-    estimator: Estimator,
+    account: Account,
 }
 
 /// What is kept per server for listings, parallel to the server list.
 #[derive(Clone, Copy, Debug, Default)]
-struct Account {
-    /// Counter values at the last `-Z`.
-    base: Totals,
-    estimator: Estimator,
+struct RealAccount {
+    /// Counter values when it became a server of the service.
+    origin: Totals,
+    account: Account,
 }
 
 /// A real server together with its account, while it is not in a pool.
@@ -65,7 +65,7 @@ struct Account {
 pub struct Retired {
     /// The server.
     pub real: Arc<RealServer>,
-    account: Account,
+    account: RealAccount,
 }
 
 /// What a listing shows of a service.
@@ -73,7 +73,7 @@ pub struct Retired {
 pub struct ServiceView {
     /// Its configuration.
     pub spec: ServiceSpec,
-    /// Counters since the service was made or zeroed.
+    /// Counters since the service was made or zeroed, as of when they were last looked at.
     pub totals: Totals,
     /// Rates.
     pub rates: Rates,
@@ -92,7 +92,7 @@ pub struct RealView {
     pub inactive: u32,
     /// Persistence templates.
     pub persistent: u32,
-    /// Counters since the server was made or zeroed.
+    /// Counters since the server was made or zeroed, as of when they were last looked at.
     pub totals: Totals,
     /// Rates.
     pub rates: Rates,
@@ -110,7 +110,7 @@ impl Pool {
             scheduler,
             tunables,
             residue: Totals::default(),
-            estimator: Estimator::default(),
+            account: Account::default(),
         })
     }
 
@@ -171,8 +171,15 @@ impl Pool {
 
     /// Puts a new server at the head of the list.
     pub fn add(&mut self, real: Arc<RealServer>) -> Result<(), ConfigError> {
-        let base = sum(&real);
-        let account = Account { base, estimator: Estimator::new(base) };
+        let origin = sum(&real);
+        let account = RealAccount { origin, account: Account::new(origin) };
+        self.insert(Retired { real, account })
+    }
+
+    /// Takes over a server that was retired from another service, and counts from now on.
+    pub fn adopt(&mut self, Retired { real, mut account }: Retired) -> Result<(), ConfigError> {
+        account.origin = sum(&real);
+        account.account.reset();
         self.insert(Retired { real, account })
     }
 
@@ -233,23 +240,29 @@ impl Pool {
 
     /// Sets the counters and rates of the service and its servers to zero (`-Z`).
     pub fn zero(&mut self) {
-        for (real, account) in self.reals.iter().zip(&mut self.accounts) {
-            account.base = sum(real);
-            account.estimator = Estimator::new(account.base);
-        }
-        self.residue = Totals::default();
-        self.estimator = Estimator::default();
+        self.accounts.iter_mut().for_each(|each| each.account.reset());
+        self.account.reset();
     }
 
-    /// Takes a sample for the rates.
+    /// Looks at the counters, for listings.
+    pub fn look(&mut self) {
+        self.settle(Account::look);
+    }
+
+    /// Looks at the counters, and takes a sample for the rates.
     pub fn sample(&mut self) {
-        for (real, account) in self.reals.iter().zip(&mut self.accounts) {
-            account.estimator.sample(sum(real));
-        }
-        self.estimator.sample(self.totals());
+        self.settle(Account::sample);
     }
 
-    /// The service's counters.
+    fn settle(&mut self, enter: fn(&mut Account, Totals)) {
+        for (real, each) in self.reals.iter().zip(&mut self.accounts) {
+            enter(&mut each.account, sum(real));
+        }
+        let totals = self.totals();
+        enter(&mut self.account, totals);
+    }
+
+    /// All that the service ever counted.
     pub fn totals(&self) -> Totals {
         let mut totals = self.residue;
         for (real, account) in self.reals.iter().zip(&self.accounts) {
@@ -265,13 +278,13 @@ impl Pool {
             active: real.active(),
             inactive: real.inactive(),
             persistent: real.persistent(),
-            totals: account.counted(real),
-            rates: account.estimator.rates(),
+            totals: account.account.totals(),
+            rates: account.account.rates(),
         });
         ServiceView {
             spec: self.spec.clone(),
-            totals: self.totals(),
-            rates: self.estimator.rates(),
+            totals: self.account.totals(),
+            rates: self.account.rates(),
             reals: reals.collect(),
         }
     }
@@ -281,10 +294,10 @@ impl Pool {
     }
 }
 
-impl Account {
+impl RealAccount {
     fn counted(&self, real: &RealServer) -> Totals {
         let mut totals = sum(real);
-        totals -= self.base;
+        totals -= self.origin;
         totals
     }
 }

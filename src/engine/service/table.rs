@@ -1,10 +1,10 @@
 //! The virtual-service table: edits on one side, immutable snapshots for the workers on the other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check::{check_real, check_service};
-use super::pool::{ServiceView, VirtualService};
+use super::pool::{Pool, ServiceView, VirtualService};
 use super::real::RealServer;
 use super::snapshot::Snapshot;
 use super::spec::{ConfigError, RealSpec, ServiceKey, ServiceSpec, Timeouts};
@@ -15,7 +15,7 @@ use crate::engine::local::Locals;
 use crate::engine::mark::MarkRule;
 use crate::engine::settings::{Setting, SettingError, Settings};
 use crate::engine::snat::SnatRule;
-use crate::engine::stats::{ESTIMATION_PERIOD_MS, Estimator, Rates, Totals};
+use crate::engine::stats::{Account, ESTIMATION_PERIOD_MS, Rates, Totals};
 use crate::engine::time::Moment;
 use crate::packet::Addr;
 
@@ -37,6 +37,8 @@ pub struct ServiceTable {
     /// How many more connections each worker could take.
     room: Box<[AtomicU64]>,
     expectations: Expectations,
+    /// Whether listings show counters as they were at the last sample.
+    counts_late: AtomicBool,
     workers: usize,
 }
 
@@ -45,9 +47,10 @@ struct Editor {
     trash: Trash,
     /// Totals of services that are gone, so that the grand total never goes back.
     residue: Totals,
-    estimator: Estimator,
+    account: Account,
     defence: Defence,
-    next_sample: Moment,
+    /// When to take a sample for the rates; `None` before the first look at the clock.
+    next_sample: Option<Moment>,
     next_sweep: Moment,
     next_defence: Moment,
 }
@@ -81,6 +84,7 @@ impl ServiceTable {
             removals: AtomicU64::new(0),
             room: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             expectations: Expectations::default(),
+            counts_late: AtomicBool::new(false),
             workers,
         }
     }
@@ -169,6 +173,7 @@ impl ServiceTable {
         self.publish(|snapshot| {
             snapshot.services.remove(key);
         });
+        drop(self.counted(&service));
         editor.retire_service(&service);
         self.count_removal();
         Ok(())
@@ -180,6 +185,7 @@ impl ServiceTable {
         let before = self.snapshot();
         self.publish(|snapshot| snapshot.services.clear());
         for service in before.services.values() {
+            drop(self.counted(service));
             editor.retire_service(service);
         }
         self.count_removal();
@@ -212,7 +218,7 @@ impl ServiceTable {
             return pool.add(Arc::new(RealServer::new(spec, self.workers)));
         };
         retired.real.revive(spec);
-        if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.add(retired.real) }
+        if Arc::ptr_eq(&former, &service) { pool.revive(retired) } else { pool.adopt(retired) }
     }
 
     /// Changes a real server's settings (`-e`).
@@ -229,7 +235,7 @@ impl ServiceTable {
     pub fn delete_real(&self, key: &ServiceKey, addr: Addr, port: u16) -> Result<(), ConfigError> {
         let mut editor = self.editor();
         let service = self.require(key)?;
-        let retired = service.pool().remove(addr, port)?;
+        let retired = self.counted(&service).remove(addr, port)?;
         editor.trash.keep(retired, service);
         self.count_removal();
         self.count_edit();
@@ -241,16 +247,14 @@ impl ServiceTable {
         let mut editor = self.editor();
         let Some(key) = key else {
             for service in self.snapshot().services.values() {
-                service.pool().zero();
+                self.counted(service).zero();
             }
-            editor.residue = Totals::default();
-            editor.estimator = Estimator::default();
+            self.look(&mut editor);
+            editor.account.reset();
             return Ok(());
         };
         let service = self.require(key)?;
-        // The grand total keeps what this service had counted.
-        editor.residue += service.pool().totals();
-        service.pool().zero();
+        self.counted(&service).zero();
         Ok(())
     }
 
@@ -341,18 +345,42 @@ impl ServiceTable {
 
     /// What a listing shows of one service.
     pub fn view(&self, key: &ServiceKey) -> Result<ServiceView, ConfigError> {
-        Ok(self.require(key)?.pool().view())
+        let service = self.require(key)?;
+        Ok(self.counted(&service).view())
     }
 
     /// What a listing shows of all services.
     pub fn views(&self) -> Vec<ServiceView> {
-        self.snapshot().services.values().map(|service| service.pool().view()).collect()
+        self.snapshot().services.values().map(|service| self.counted(service).view()).collect()
     }
 
     /// Counters and rates of the director as a whole.
     pub fn grand_total(&self) -> (Totals, Rates) {
-        let editor = self.editor();
-        (self.sum(&editor), editor.estimator.rates())
+        let mut editor = self.editor();
+        self.look(&mut editor);
+        (editor.account.totals(), editor.account.rates())
+    }
+
+    /// Lets listings show counters as they were at the last sample, up to two seconds ago, as those
+    /// of the kernel's IPVS do. They show them as they are otherwise.
+    pub fn count_late(&self) {
+        self.counts_late.store(true, Ordering::Relaxed);
+    }
+
+    /// Locks what can change of a service, its counters up to date unless they are to be late.
+    fn counted<'a>(&self, service: &'a VirtualService) -> MutexGuard<'a, Pool> {
+        let mut pool = service.pool();
+        if !self.counts_late.load(Ordering::Relaxed) {
+            pool.look();
+        }
+        pool
+    }
+
+    fn look(&self, editor: &mut Editor) {
+        if !self.counts_late.load(Ordering::Relaxed) {
+            let total = self.sum(editor);
+            editor.account.look(total);
+        }
     }
 
     /// Does what is due by time: samples for the rates, what schedulers have to do, the expiry of
@@ -361,8 +389,11 @@ impl ServiceTable {
     /// Returns when it wants to be called next.
     pub fn handle_timeout(&self, now: Moment) -> Moment {
         let mut editor = self.editor();
-        if now >= editor.next_sample {
-            editor.next_sample = Moment::from_ms(now.as_ms() + ESTIMATION_PERIOD_MS);
+        let following = Moment::from_ms(now.as_ms() + ESTIMATION_PERIOD_MS);
+        let mut next_sample = *editor.next_sample.get_or_insert(following);
+        if now >= next_sample {
+            next_sample = following;
+            editor.next_sample = Some(following);
             self.estimate(&mut editor);
         }
         if now >= editor.next_defence {
@@ -379,8 +410,8 @@ impl ServiceTable {
         let schedulers = self.snapshot();
         let schedulers = schedulers.services.values();
         let next = schedulers.filter_map(|service| service.pool().handle_timeout(now)).min();
-        let next = next.unwrap_or(editor.next_sample);
-        let next = next.min(editor.next_sample).min(editor.next_sweep).min(editor.next_defence);
+        let next = next.unwrap_or(next_sample);
+        let next = next.min(next_sample).min(editor.next_sweep).min(editor.next_defence);
         next.min(self.expire_templates(now))
     }
 
@@ -393,7 +424,7 @@ impl ServiceTable {
             service.pool().sample();
         }
         let total = self.sum(editor);
-        editor.estimator.sample(total);
+        editor.account.sample(total);
     }
 
     /// Expires templates, holding up new connections for no longer than a batch of them takes.

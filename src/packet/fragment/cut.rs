@@ -155,6 +155,8 @@ impl Fragments {
         }
         let end = V6_HEADER + usize::from(word(packet, 4));
         let payload = packet.get(part.end..end).ok_or(Malformed::Truncated)?;
+        let lengths = &encapsulated(cutting.lengths, payload.len());
+        let cutting = &Cutting { lengths, ..*cutting };
         let mut headers = packet[..part.end].to_vec();
         headers[part.protocol_at] = FRAGMENT;
         let room = part.end + V6_FRAGMENT_HEADER;
@@ -175,6 +177,19 @@ impl Fragments {
         parts.iter().for_each(|part| self.storage.extend_from_slice(part));
         self.ends.push(self.storage.len());
     }
+}
+
+/// The lengths of fragments whose datagram has become part of a payload of `len` bytes: what was put
+/// in front of it goes with the first.
+///
+/// **Source** — Linux `ip6_fragment`, which sends the buffers that a datagram came in.
+fn encapsulated(lengths: &[u16], len: usize) -> Vec<u16> {
+    let mut lengths = lengths.to_vec();
+    let before: usize = lengths.iter().map(|len| usize::from(*len)).sum();
+    if let (Some(first), Some(growth)) = (lengths.first_mut(), len.checked_sub(before)) {
+        *first = first.saturating_add(growth.try_into().unwrap_or(u16::MAX));
+    }
+    lengths
 }
 
 /// The payload in parts with their offsets; headers of `room` bytes come in front of each.

@@ -60,7 +60,7 @@ impl Cutter {
         mtu: usize,
         lengths: &[u16],
     ) -> Result<(), Uncuttable> {
-        let cutting = Cutting::for_link(packet, mtu, self.ids.draw(), self.headroom);
+        let mut cutting = Cutting::for_link(packet, mtu, self.ids.draw(), self.headroom);
         if packet.len() <= cutting.limit {
             self.fragments.keep(packet.bytes(), self.headroom);
             return Ok(());
@@ -70,9 +70,15 @@ impl Cutter {
         if !comes_in_fragments && Headers::parse(packet.bytes())?.dont_fragment {
             return Err(Uncuttable::DontFragment);
         }
+        if kind == SegmentKind::Fragments && packet.bytes().first().is_some_and(|b| b >> 4 == 6) {
+            cutting.limit = cutting.limit.max(LEAST_MTU).min(mtu);
+        }
         self.fragments.cut(packet.bytes(), &Cutting { lengths, ..cutting })
     }
 }
+
+/// Fragments of IPv6 packets need not be shorter. **Source** — RFC 8200 §5, Linux `ip6_fragment`.
+const LEAST_MTU: usize = 1280;
 
 /// Whether a packet, from its IP header on, has to be cut before it goes to a link of `mtu` bytes,
 /// because it is too long or because no device knows how it is to be cut.

@@ -54,7 +54,7 @@ impl Packet {
 
     fn format_ends(&self) -> String {
         let Some((sport, dport)) = self.ports else {
-            return format!("{} > {}", self.src, self.dst);
+            return format!("{} > {}", address_text(self.src), address_text(self.dst));
         };
         // The director picks the source ports of these.
         let random = self.proto == Proto::Udp && [GUE_PORT, SYNC_PORT].contains(&dport);
@@ -137,5 +137,6 @@ impl Fields {
 
 /// An address and a port as they are written in transcripts.
 pub(super) fn endpoint(addr: IpAddr, port: &str) -> String {
-    if addr.is_ipv6() { format!("[{addr}]:{port}") } else { format!("{addr}:{port}") }
+    let text = address_text(addr);
+    if addr.is_ipv6() { format!("[{text}]:{port}") } else { format!("{text}:{port}") }
 }

@@ -111,6 +111,8 @@ impl<W: Write> Player<W> {
     fn new(writer: W) -> Self {
         let now = Moment::default();
         let services = Arc::new(ServiceTable::new(1));
+        services.count_late();
+        services.handle_timeout(now);
         let host = DirectorHost::new(Arc::clone(&services), SEED, now);
         Self {
             lab: Lab::new(host),
