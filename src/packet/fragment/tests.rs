@@ -222,7 +222,7 @@ fn what_travels_in_fragments_is_cut_to_their_size_or_the_links() {
     for (v6, kind, size, mtu, expected) in [
         (false, kinds[0], 500, 1500, vec![500, 500, 68]),
         (false, kinds[0], 1400, 600, vec![596, 452]),
-        (true, kinds[0], 500, 1500, vec![496, 496, 160]),
+        (true, kinds[0], 500, 1500, vec![1056]),
         (true, kinds[0], u16::MAX, 1500, vec![1048]),
         (false, kinds[1], 480, 1500, vec![500, 500, 68]),
         (true, kinds[1], 448, 1500, vec![496, 496, 160]),
@@ -236,6 +236,18 @@ fn what_travels_in_fragments_is_cut_to_their_size_or_the_links() {
         let lengths: Vec<_> = sent(&mut packet, mtu).unwrap().iter().map(Vec::len).collect();
         assert_eq!(lengths, expected, "{v6} {kind:?} {size} {mtu}");
     }
+}
+
+#[test]
+fn what_was_put_in_front_of_an_ipv6_datagram_goes_with_its_first_fragment() {
+    let packet = datagram(true, &[7; 1000]);
+    let lengths = |lengths: &[u16]| -> Vec<usize> {
+        let fragments = cut(&packet, &cutting(1280, lengths)).unwrap();
+        fragments.iter().map(|fragment| fragment.len() - 48).collect()
+    };
+    assert_eq!(lengths(&[512, 456]), [552, 456], "40 bytes more");
+    assert_eq!(lengths(&[512, 452]), [1008], "44 bytes more: not at multiples of eight");
+    assert_eq!(lengths(&[512, 496]), [512, 496]);
 }
 
 #[test]
