@@ -6,6 +6,7 @@
 //! - [`ipvsadm`]: the command that administrators know.
 //! - [`iptables`]: its words, for what the director does in its stead.
 //! - [`sysctl`]: the settings of `net.ipv4.vs`, as sysctl(8) shows and changes them.
+//! - [`proc`]: what the kernel shows in files below `/proc/net`.
 //! - [`rules`]: files of such commands.
 
 pub mod advice;
@@ -16,6 +17,7 @@ pub mod iptables;
 pub mod ipvsadm;
 pub mod marks;
 pub mod netlink;
+pub mod proc;
 pub mod rules;
 pub mod server;
 mod snat;

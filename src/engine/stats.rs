@@ -211,8 +211,8 @@ mod tests {
         assert_eq!(account.totals(), counted(3));
         account.reset();
         assert_eq!(account.totals(), counted(0));
-        account.sample(counted(12));
-        assert_eq!((account.totals(), account.rates().cps), (counted(4), 1));
+        account.sample(counted(16));
+        assert_eq!((account.totals(), account.rates().cps), (counted(8), 1));
     }
 
     #[test]

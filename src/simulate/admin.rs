@@ -20,8 +20,8 @@ use crate::control::ipvsadm::names::Names;
 use crate::control::ipvsadm::{Console, run};
 use crate::control::marks::{self, MarkCommand};
 use crate::control::netlink::connection::ConnectionView;
-use crate::control::sysctl;
 use crate::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+use crate::control::{proc, sysctl};
 use crate::engine::Moment;
 use crate::engine::conn::{Connection, TemplateView};
 use crate::engine::service::{Protocol, ServiceTable};
@@ -117,6 +117,24 @@ impl Administration {
         with_console(stdin, |console| sysctl::run(&options, console, &mut transport, &mut open))
     }
 
+    /// What a file below `/proc/net` holds; `None` if there is none of that name.
+    pub fn proc_file(&self, name: &str, host: &DirectorHost, now: Moment) -> Option<String> {
+        let handler = self.handler(host, now);
+        let mut transport = InProcess { handler: &handler, now };
+        let mut director = Director::new(&mut transport);
+        proc::content(name, &mut director, self.services.grand_total()).ok()?
+    }
+
+    /// The names of the settings of IPVS, sorted.
+    pub fn setting_names(&self, host: &DirectorHost, now: Moment) -> Vec<String> {
+        let handler = self.handler(host, now);
+        let mut transport = InProcess { handler: &handler, now };
+        let settings = Director::new(&mut transport).settings().unwrap_or_default();
+        let mut names: Vec<String> = settings.into_iter().map(|setting| setting.name).collect();
+        names.sort();
+        names
+    }
+
     /// The value of a kernel setting.
     ///
     /// **Errors** — why there is none, in the words of the C library.
@@ -126,6 +144,7 @@ impl Administration {
         host: &DirectorHost,
         now: Moment,
     ) -> Result<String, &'static str> {
+        let name = &name.replace('/', ".");
         if let Some(value) = self.host_settings.value(name) {
             return Ok(value.clone());
         }
@@ -147,6 +166,7 @@ impl Administration {
         host: &DirectorHost,
         now: Moment,
     ) -> Result<(), &'static str> {
+        let name = &name.replace('/', ".");
         if let Some(known) = self.host_settings.value(name) {
             *known = value.to_owned();
             return Ok(());

@@ -12,6 +12,7 @@ mod player;
 pub mod plot;
 pub mod scenario;
 mod settings;
+mod shell;
 mod sync;
 pub mod topology;
 pub mod transcript;

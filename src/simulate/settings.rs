@@ -7,8 +7,23 @@ use std::collections::BTreeMap;
 pub struct HostSettings(BTreeMap<&'static str, String>);
 
 /// Every one with its value in the network in which scenarios were recorded.
-const ALL: [(&str, &str); 2] =
-    [("net.ipv4.conf.all.send_redirects", "0"), ("net.ipv4.conf.out.send_redirects", "0")];
+const ALL: &[(&str, &str)] = &[
+    ("net.ipv4.conf.all.forwarding", "1"),
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    ("net.ipv4.conf.in.rp_filter", "0"),
+    ("net.ipv4.conf.in.send_redirects", "0"),
+    ("net.ipv4.conf.out.rp_filter", "0"),
+    ("net.ipv4.conf.out.send_redirects", "0"),
+    ("net.ipv4.icmp_ratelimit", "0"),
+    ("net.ipv4.icmp_ratemask", "0"),
+    ("net.ipv4.ip_forward", "1"),
+    ("net.ipv4.tcp_timestamps", "0"),
+    ("net.ipv6.conf.all.forwarding", "1"),
+    ("net.ipv6.icmp.ratelimit", "0"),
+];
 
 impl Default for HostSettings {
     fn default() -> Self {

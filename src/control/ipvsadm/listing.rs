@@ -14,7 +14,7 @@ use crate::engine::service::{
     ForwardingMethod, Protocol, RealView, SchedulerFlags, ServiceKey, ServiceSpec, ServiceView,
     Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
-use crate::packet::{Endpoint, Family};
+use crate::packet::{Endpoint, Family, address_text};
 
 impl Session<'_, '_> {
     /// Lists what was asked for.
@@ -291,7 +291,8 @@ fn tunnel_info(method: ForwardingMethod, tunnel: Tunnel) -> String {
     }
 }
 
-pub(super) fn method_name(method: ForwardingMethod) -> &'static str {
+/// The word for a forwarding method.
+pub fn method_name(method: ForwardingMethod) -> &'static str {
     match method {
         ForwardingMethod::Masquerade => "Masq",
         ForwardingMethod::Local => "Local",
@@ -354,7 +355,8 @@ pub(super) fn protocol(key: &ServiceKey) -> Option<Protocol> {
     }
 }
 
-pub(super) fn protocol_name(number: u8) -> &'static str {
+/// The name of a protocol by its number.
+pub fn protocol_name(number: u8) -> &'static str {
     match number {
         6 => "TCP",
         17 => "UDP",
@@ -376,7 +378,7 @@ pub(super) fn endpoint_name(
         return endpoint.to_string();
     }
     let addr = IpAddr::from(endpoint.addr);
-    let host = names.host(addr).unwrap_or_else(|| addr.to_string());
+    let host = names.host(addr).unwrap_or_else(|| address_text(addr));
     let service = protocol.and_then(|protocol| names.service(endpoint.port, protocol));
     let port = service.unwrap_or_else(|| endpoint.port.to_string());
     match endpoint.addr.family() {

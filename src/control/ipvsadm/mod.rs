@@ -19,6 +19,7 @@ use std::io::{self, BufRead, Write};
 
 use nix::errno::Errno;
 
+pub(super) use self::listing::{method_name, protocol_name};
 use self::names::Names;
 use self::parse::{Command, Illegal};
 use super::client::{Director, Failure, Remark, Transport};

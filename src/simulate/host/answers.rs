@@ -19,6 +19,8 @@ pub enum Trouble {
     TimeExceeded,
     /// The packet is larger than the next link, which takes this many bytes.
     TooBig(usize),
+    /// The byte at this place of the IPv4 header makes no sense.
+    BadHeader(u8),
     /// A route refuses the destination.
     HostUnreachable,
     /// Nobody listens on the port.
@@ -35,6 +37,7 @@ impl Trouble {
             (Self::TimeExceeded, true) => ("3/0", 0),
             (Self::TooBig(mtu), false) => ("3/4", mtu as u32),
             (Self::TooBig(mtu), true) => ("2/0", mtu as u32),
+            (Self::BadHeader(at), _) => ("12/0", u32::from(at) << 24),
             (Self::HostUnreachable, false) => ("3/1", 0),
             (Self::HostUnreachable, true) => ("1/3", 0),
             (Self::PortUnreachable, false) => ("3/3", 0),

@@ -5,6 +5,7 @@
 //! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
 
 mod answers;
+mod options;
 mod policy;
 mod routes;
 mod sockets;
@@ -23,6 +24,7 @@ use crate::engine::{Director, DirectorConfig, DropReason, Moment, Network, Owner
 use crate::packet::fragment::Cutter;
 use crate::packet::{Addr, Headers, PacketBuf, SegmentKind, Segmentation};
 use answers::{Trouble, icmp_error, icmp_reply, tcp_reset};
+use options::Refused;
 pub use policy::{Policy, Rule};
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use sockets::Delivery;
@@ -34,6 +36,9 @@ pub use story::{Fate, Story};
 const TAILROOM: usize = 64;
 /// Room in front of a packet.
 const HEADROOM: usize = 128;
+/// Why the host drops packets for their options.
+const SOURCE_ROUTE: &str = "it wants to go a way of its own";
+const BAD_OPTION: &str = "its options make no sense";
 /// The first identification of a packet of the host's own stack.
 const FIRST_ID: u32 = 0x4000;
 /// Steps of expiry that one call may take; the simulator waits until all is done.
@@ -168,14 +173,29 @@ impl DirectorHost {
     }
 
     /// Takes a packet that arrived on a link.
-    pub fn receive(&mut self, datagram: Datagram, link: Link) {
+    pub fn receive(&mut self, mut datagram: Datagram, link: Link) {
         let link = Some(link);
-        let Some(packet) = dissect(&datagram.finished()) else { return };
+        let Some(mut packet) = dissect(&datagram.finished()) else { return };
         if let Some(reason) = self.refusal(&packet) {
             return self.note(&packet, Vec::new(), Fate::NotTaken(reason));
         }
         self.director.refresh();
         let is_here = self.is_here(&packet, link);
+        if let Err(refused) = self.take_options(&mut datagram, &packet, is_here) {
+            match refused {
+                Refused::SourceRoute => {
+                    self.note(&packet, Vec::new(), Fate::NotTaken(SOURCE_ROUTE))
+                }
+                Refused::Problem(at) => {
+                    self.note(&packet, Vec::new(), Fate::NotTaken(BAD_OPTION));
+                    self.report(&packet, Trouble::BadHeader(at));
+                }
+            }
+            return;
+        }
+        if let Some(changed) = dissect(&datagram.finished()) {
+            packet = changed;
+        }
         let is_virtual = self.director.snapshot().is_virtual(packet.dst.into());
         if is_virtual && !is_here {
             // IPVS sees such packets only as replies, and errors once they are routed.
@@ -196,6 +216,20 @@ impl DirectorHost {
                 self.judge(packet, &datagram, is_here);
             }
             self.director.recycle_datagram(whole);
+        }
+    }
+
+    /// Does what the options of a packet ask of every host on its way.
+    fn take_options(
+        &self,
+        datagram: &mut Datagram,
+        packet: &Packet,
+        is_here: bool,
+    ) -> Result<(), Refused> {
+        let here = if is_here { Some(packet.dst) } else { self.routes.source_towards(packet.dst) };
+        match here {
+            Some(IpAddr::V4(here)) => options::receive(&mut datagram.bytes, here),
+            _ => Ok(()),
         }
     }
 

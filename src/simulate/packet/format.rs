@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::parse::{Field, fields_of};
 use super::wire::to_hex;
 use super::{Fields, GUE_PORT, NAMED_PROTOCOLS, Packet, Payload, Proto, SYNC_PORT, Sum};
+use crate::packet::address_text;
 
 /// TCP sequence numbers from here on are chosen at random by the director's own stack.
 const SEQ_RANDOM_FROM: u32 = 1_000_000;

@@ -5,15 +5,13 @@ use std::net::IpAddr;
 
 use super::{Played, Player};
 use crate::simulate::admin::Output;
-use crate::simulate::host::{DirectorHost, End, Policy, Prefix, RouteError, Rule, Target};
+use crate::simulate::host::{End, Prefix, RouteError, Target};
 use crate::simulate::packet::{Packet, Payload, Proto};
 use crate::simulate::scenario::Marking;
 use crate::simulate::topology::Link;
 
 /// The exit code of iproute2 for what the kernel refuses.
 const REFUSED: i32 = 2;
-/// The exit code of a shell for what it does not find.
-const NOT_FOUND: i32 = 127;
 
 impl<W: Write> Player<W> {
     pub(super) fn run_ipvsadm_words(&mut self, arguments: &str) -> Played {
@@ -22,25 +20,19 @@ impl<W: Write> Player<W> {
     }
 
     pub(super) fn run_ipvsadm(&mut self, arguments: &[String], stdin: &[String]) -> Played {
-        let output = self.ipvsadm(arguments, stdin);
+        let output = self.ipvsadm(arguments, &text(stdin));
         self.finish(output)
     }
 
-    fn ipvsadm(&mut self, arguments: &[String], stdin: &[String]) -> Output {
-        let input: String = stdin.iter().map(|line| format!("{line}\n")).collect();
-        let output = self.administration.ipvsadm(arguments, &input, &self.lab.host, self.now);
+    pub(super) fn ipvsadm(&mut self, arguments: &[String], stdin: &str) -> Output {
+        let output = self.administration.ipvsadm(arguments, stdin, &self.lab.host, self.now);
         // Commands take longer than what the kernel puts off to its next tick.
         self.lab.host.advance(self.now);
         output
     }
 
-    fn run_sysctl(&mut self, arguments: &[String], stdin: &[String]) -> Output {
-        let input: String = stdin.iter().map(|line| format!("{line}\n")).collect();
-        self.administration.sysctl(arguments, &input, &self.lab.host, self.now)
-    }
-
     /// Writes what a command said.
-    fn finish(&mut self, output: Output) -> Played {
+    pub(super) fn finish(&mut self, output: Output) -> Played {
         for line in tidy_connections(&output.stdout) {
             self.transcript.result(&line)?;
         }
@@ -49,77 +41,6 @@ impl<W: Write> Player<W> {
         }
         self.transcript.exit_code(output.code)?;
         self.show_pending()
-    }
-
-    /// Runs the few shell commands that make sense here: `ipvsadm`, `ip`, `iptables` and `modprobe`, joined by
-    /// semicolons, with their input and output in files.
-    pub(super) fn run_shell(&mut self, command: &str, stdin: &[String]) -> Played {
-        let mut all = Output::default();
-        if command.contains(['|', '$', '`', '"', '\'', '&', '*', '\\', '(']) {
-            all = Output::failed(NOT_FOUND, &format!("sh: the simulator cannot run '{command}'"));
-            return self.finish(all);
-        }
-        for part in command.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-            let output = self.run_simple(part, stdin);
-            all.stdout += &output.stdout;
-            all.stderr += &output.stderr;
-            all.code = output.code;
-        }
-        self.finish(all)
-    }
-
-    fn run_simple(&mut self, command: &str, stdin: &[String]) -> Output {
-        let mut words: Vec<String> = command.split_whitespace().map(str::to_string).collect();
-        let target = take_redirection(&mut words, ">");
-        let source = take_redirection(&mut words, "<");
-        let mut input = stdin.to_vec();
-        if let Some(name) = source {
-            match self.administration.files.get(&name) {
-                Some(text) => input = text.lines().map(str::to_string).collect(),
-                None => {
-                    return Output::failed(2, &format!("sh: 1: cannot open {name}: No such file"));
-                }
-            }
-        }
-        let mut output = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["ipvsadm", ..] => self.ipvsadm(&words[1..], &input),
-            ["sysctl", ..] => self.run_sysctl(&words[1..], &input),
-            ["ip", rest @ ..] => self.ip(rest),
-            ["iptables" | "ip6tables", rest @ ..] => self.administration.iptables(rest),
-            ["modprobe", _, ..] => Output::default(),
-            _ => Output::failed(NOT_FOUND, &format!("sh: the simulator cannot run '{command}'")),
-        };
-        if let Some(name) = target {
-            self.administration.files.insert(name, std::mem::take(&mut output.stdout));
-        }
-        output
-    }
-
-    fn ip(&mut self, words: &[&str]) -> Output {
-        let DirectorHost { routes, policy, .. } = &mut self.lab.host;
-        let done = match words {
-            ["route", "add", "local", prefix, "dev", "lo", "table", table] => {
-                parse(prefix).and_then(|prefix| policy.add_local(prefix, parse_number(table)?))
-            }
-            ["rule", "add", "fwmark", mark, rest @ .., "lookup" | "table", table] => {
-                add_rule(policy, mark, rest, table)
-            }
-            ["route", "add", "local", prefix, "dev", "lo"] => {
-                parse(prefix).and_then(|prefix| routes.add(prefix, Target::Local))
-            }
-            ["route", "del", "local", prefix, "dev", "lo"] => {
-                parse(prefix).and_then(|prefix| routes.remove(&prefix))
-            }
-            ["route", "add", "unreachable", prefix] => {
-                parse(prefix).and_then(|prefix| routes.add(prefix, Target::Unreachable))
-            }
-            _ => {
-                let command = words.join(" ");
-                let why = format!("sh: the simulator cannot run 'ip {command}'");
-                return Output::failed(NOT_FOUND, &why);
-            }
-        };
-        outcome(done)
     }
 
     pub(super) fn add_addresses(&mut self, addresses: &[IpAddr]) -> Played {
@@ -214,41 +135,20 @@ impl<W: Write> Player<W> {
     }
 }
 
-fn parse(prefix: &str) -> Result<Prefix, RouteError> {
+/// Lines of input as a command reads them.
+pub(super) fn text(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+pub(super) fn parse(prefix: &str) -> Result<Prefix, RouteError> {
     Prefix::parse(prefix).ok_or(RouteError::BadPrefix)
 }
 
-fn parse_number(text: &str) -> Result<u32, RouteError> {
-    text.parse().map_err(|_| RouteError::BadRule)
-}
-
-fn add_rule(
-    policy: &mut Policy,
-    mark: &str,
-    input: &[&str],
-    table: &str,
-) -> Result<(), RouteError> {
-    let input = match input {
-        [] => None,
-        ["iif", "out"] => Some(Link::Out),
-        ["iif", "in"] => Some(Link::In),
-        _ => return Err(RouteError::BadRule),
-    };
-    policy.add_rule(Rule { mark: parse_number(mark)?, input, table: parse_number(table)? })
-}
-
-fn outcome(done: Result<(), RouteError>) -> Output {
+pub(super) fn outcome(done: Result<(), RouteError>) -> Output {
     match done {
         Ok(()) => Output::default(),
         Err(error) => Output::failed(REFUSED, &error.to_string()),
     }
-}
-
-/// Takes `SIGN FILE` out of the words of a command.
-fn take_redirection(words: &mut Vec<String>, sign: &str) -> Option<String> {
-    let index = words.iter().position(|word| word == sign)?;
-    words.remove(index);
-    (index < words.len()).then(|| words.remove(index))
 }
 
 /// What the C library says of a packet that is not let out.

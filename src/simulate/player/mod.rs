@@ -3,6 +3,7 @@
 mod answer;
 mod commands;
 mod flows;
+mod shell;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -190,12 +191,23 @@ impl<W: Write> Player<W> {
     fn sleep(&mut self, time: Duration) -> Played {
         let end = Moment::from_ms(self.now.as_ms() + time.as_millis() as u64);
         while self.now < end {
-            let next = (self.now.as_ms() / TICK_MS + 1) * TICK_MS;
-            self.advance(Moment::from_ms(next.min(end.as_ms())));
+            self.tick(end);
             let frames = self.lab.collect();
             self.show(&frames)?;
         }
         Ok(())
+    }
+
+    /// Lets time pass without a look at what is emitted meanwhile.
+    fn advance_to(&mut self, end: Moment) {
+        while self.now < end {
+            self.tick(end);
+        }
+    }
+
+    fn tick(&mut self, end: Moment) {
+        let next = (self.now.as_ms() / TICK_MS + 1) * TICK_MS;
+        self.advance(Moment::from_ms(next.min(end.as_ms())));
     }
 
     fn advance(&mut self, now: Moment) {

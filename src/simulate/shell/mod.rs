@@ -1,0 +1,54 @@
+//! The small shell in which scenarios run commands: enough of `sh` for what administrators write on
+//! one line, and none of the host's own programs or files.
+//!
+//! Knows lists (`;`, `&&`, `||`, `!`), pipes, `for`, `if` and groups, quotes, variables, `$(…)`, `$((…))` and
+//! patterns, redirections and `/dev/null`. Programs are those of [`programs`], which only work on
+//! text, and what the [`System`] has besides.
+
+mod calculate;
+mod filters;
+mod parse;
+mod programs;
+mod run;
+mod sed;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::admin::Output;
+
+/// What the shell is run in.
+pub trait System {
+    /// Runs a program that the shell does not have itself; `None` if there is none of that name.
+    fn run(&mut self, words: &[String], stdin: &str) -> Option<Output>;
+
+    /// The content of a file.
+    ///
+    /// **Errors** — why there is none, in the words of the C library.
+    fn read(&mut self, path: &str) -> Result<String, &'static str>;
+
+    /// Writes a file anew.
+    ///
+    /// **Errors** — why that cannot be done, in the words of the C library.
+    fn write(&mut self, path: &str, text: &str) -> Result<(), &'static str>;
+
+    /// The names in a folder, sorted; `None` if there is no such folder.
+    fn list(&mut self, path: &str) -> Option<Vec<String>>;
+
+    /// Lets time pass.
+    fn sleep(&mut self, time: Duration);
+}
+
+/// Runs a command line.
+pub fn run(line: &str, stdin: &str, system: &mut dyn System) -> Output {
+    match parse::parse(line) {
+        Ok(list) => run::Shell::new(system).run(&list, stdin),
+        Err(why) => Output::failed(SYNTAX, &format!("sh: 1: Syntax error: {why}")),
+    }
+}
+
+/// The exit code of a shell for what it cannot read.
+const SYNTAX: i32 = 2;
+/// The exit code of a shell for what it does not find.
+const NOT_FOUND: i32 = 127;
