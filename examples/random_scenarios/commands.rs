@@ -7,6 +7,15 @@ pub fn lines(dice: &mut Dice) -> Vec<String> {
     let count = dice.number(25, 50);
     let mut lines: Vec<String> = Vec::new();
     for _ in 0..count {
+        if dice.chance(6) {
+            lines.push("ipvsadm -R".into());
+            for _ in 0..dice.number(1, 5) {
+                let line = command(dice);
+                let line = if dice.chance(80) { line.replacen("ipvsadm ", "", 1) } else { line };
+                lines.push(format!("    {line}"));
+            }
+            continue;
+        }
         lines.push(command(dice));
         if dice.chance(20) {
             lines.push("ipvsadm -Sn".into());
@@ -50,7 +59,7 @@ fn command(dice: &mut Dice) -> String {
     format!("ipvsadm {}", words.join(" ")).trim_end().to_string()
 }
 
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 24] = [
     "-C",
     "-Z",
     "-S",
@@ -63,6 +72,18 @@ const OTHERS: [&str; 12] = [
     "--set 2147484 1 1",
     "-Ln --timeout",
     "-Ln --daemon",
+    "-h x",
+    "-v",
+    "--set 1 2 3 4",
+    "--set 99999999 1 1",
+    "--start-daemon master --mcast-interface in --syncid 7",
+    "--start-daemon backup --mcast-interface out",
+    "--start-daemon master",
+    "--start-daemon slave",
+    "--stop-daemon master",
+    "--stop-daemon backup --syncid 3",
+    "-L --daemon",
+    "-Ln --tun-info",
 ];
 
 fn long_form(word: &str) -> String {
@@ -99,7 +120,8 @@ fn service(dice: &mut Dice) -> Vec<String> {
     let usual = dice.chance(80);
     let (option, value) = match dice.number(0, 9) {
         0..=5 => ("-t", if usual { dice.word(SERVICES) } else { dice.word(ODD_SERVICES) }),
-        6..=7 => ("-u", if usual { dice.word(SERVICES) } else { dice.word(ODD_SERVICES) }),
+        6 => ("-u", if usual { dice.word(SERVICES) } else { dice.word(ODD_SERVICES) }),
+        7 => ("--sctp-service", if usual { dice.word(SERVICES) } else { dice.word(ODD_SERVICES) }),
         _ => ("-f", if usual { dice.word("1 2 2147483648") } else { dice.word(ODD_MARKS) }),
     };
     vec![option.to_string(), value]
@@ -156,7 +178,10 @@ fn server(dice: &mut Dice, command: &str) -> Vec<String> {
         12.0.0.255 nobody.example 2001:db8:200::110 [fe80::1]:80 [::1]:80 [ff02::1]:80 192.168.200.110:x 192.168.200";
     words.push(if dice.chance(85) { dice.word(usual) } else { dice.word(odd) });
     if dice.chance(75) {
-        words.push(dice.word("-m -g -m -g --masquerading --gatewaying"));
+        words.push(dice.word("-m -g -m -g --masquerading --gatewaying -i -i --ipip"));
+    }
+    if dice.chance(15) {
+        words.extend(tunnel(dice));
     }
     let mut add = |percent: u64, option: &str, usual: &str, odd: &str, dice: &mut Dice| {
         if dice.chance(percent) {
@@ -168,6 +193,27 @@ fn server(dice: &mut Dice, command: &str) -> Vec<String> {
     add(20, "-x", "0 1 5 100", "-1 65536 4294967295 4294967296 x", dice);
     add(20, "-y", "0 1 4 99", "-1 65536 4294967296 x", dice);
     words
+}
+
+/// Options of tunnels, some of which do not fit each other.
+fn tunnel(dice: &mut Dice) -> Vec<String> {
+    let all = [
+        "--tun-type ipip",
+        "--tun-type gre",
+        "--tun-type gre --tun-csum",
+        "--tun-type gue --tun-port 6080",
+        "--tun-type gue --tun-port 6080 --tun-remcsum",
+        "--tun-type gue --tun-port 6080 --tun-nocsum",
+        "--tun-type gue",
+        "--tun-type vxlan",
+        "--tun-port 6080",
+        "--tun-type gue --tun-port 0",
+        "--tun-type gue --tun-port 65536",
+        "--tun-type=gre",
+        "--tun-csum",
+        "--tun-csum --tun-nocsum",
+    ];
+    dice.one(&all).split(' ').map(str::to_string).collect()
 }
 
 fn delete_server(dice: &mut Dice) -> Vec<String> {
@@ -182,7 +228,7 @@ fn list(dice: &mut Dice) -> Vec<String> {
     let mut words = vec![dice.word("-L -Ln -l -ln --list")];
     for _ in 0..dice.number(0, 3) {
         words.push(dice.word(
-            "-n --numeric --stats --rate --exact --thresholds --persistent-conn --sort --nosort --timeout --daemon -c -6",
+            "-n --numeric --stats --rate --exact --thresholds --persistent-conn --sort --nosort --timeout --daemon -c -6 --tun-info",
         ));
     }
     if dice.chance(25) {
