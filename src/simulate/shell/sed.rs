@@ -31,8 +31,11 @@ impl Script {
     /// Reads a script; `None` if it says anything else.
     pub fn parse(text: &str, extended: bool, quiet: bool) -> Option<Self> {
         let mut commands = Vec::new();
-        for part in text.split(['\n']).flat_map(split_commands) {
-            commands.push(command(&part, extended)?);
+        let mut rest = text.trim_start_matches(BETWEEN);
+        while !rest.is_empty() {
+            let (command, left) = command(rest, extended)?;
+            commands.push(command);
+            rest = left.trim_start_matches(BETWEEN);
         }
         Some(Self { commands, quiet })
     }
@@ -77,31 +80,30 @@ impl Lines {
     }
 }
 
-/// Commands are parted by semicolons, except in what is matched and put in its place.
-fn split_commands(text: &str) -> Vec<String> {
-    if text.contains("s/") || text.contains('/') {
-        return vec![text.trim().to_owned()];
-    }
-    text.split(';').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
-}
+/// What stands between commands.
+const BETWEEN: [char; 3] = [';', '\n', ' '];
 
-fn command(text: &str, extended: bool) -> Option<Command> {
+/// Reads a command, and returns it with the rest of the text.
+fn command(text: &str, extended: bool) -> Option<(Command, &str)> {
     let (of, rest) = lines(text, extended)?;
-    let act = match rest.trim() {
-        "p" => Act::Print,
-        "d" => Act::Delete,
-        replacement => {
-            let rest = replacement.strip_prefix('s')?;
+    let rest = rest.trim_start();
+    let kind = rest.chars().next()?;
+    let rest = &rest[kind.len_utf8()..];
+    let (act, rest) = match kind {
+        'p' => (Act::Print, rest),
+        'd' => (Act::Delete, rest),
+        's' => {
             let sign = rest.chars().next()?;
-            let parts = split_unescaped(&rest[sign.len_utf8()..], sign);
-            let [what, with, flags] = parts.as_slice() else { return None };
-            let known = flags.is_empty() || flags == "g";
-            let with = replacement_of(with);
-            known.then_some(())?;
-            Act::Replace { what: pattern(what, extended)?, with, all: flags == "g" }
+            let (what, rest) = until(&rest[sign.len_utf8()..], sign)?;
+            let (with, rest) = until(rest, sign)?;
+            let (all, rest) = rest.strip_prefix('g').map_or((false, rest), |rest| (true, rest));
+            let with = replacement_of(&with);
+            (Act::Replace { what: pattern(&what, extended)?, with, all }, rest)
         }
+        _ => return None,
     };
-    Some(Command { of, act })
+    rest.is_empty().then_some(()).or_else(|| rest.starts_with(BETWEEN).then_some(()))?;
+    Some((Command { of, act }, rest))
 }
 
 fn lines(text: &str, extended: bool) -> Option<(Lines, &str)> {
@@ -128,24 +130,24 @@ fn lines(text: &str, extended: bool) -> Option<(Lines, &str)> {
     Some((Lines::Numbers(first, second[..digits].parse().ok()?), &second[digits..]))
 }
 
-fn split_unescaped(text: &str, sign: char) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        let part = parts.last_mut().expect("there is one from the start");
+/// The text up to an unescaped sign, and what follows that.
+fn until(text: &str, sign: char) -> Option<(String, &str)> {
+    let mut part = String::new();
+    let mut letters = text.char_indices();
+    while let Some((at, letter)) = letters.next() {
         match letter {
             '\\' => {
-                let next = letters.next().unwrap_or('\\');
+                let (_, next) = letters.next()?;
                 if next != sign {
                     part.push('\\');
                 }
                 part.push(next);
             }
-            letter if letter == sign => parts.push(String::new()),
+            letter if letter == sign => return Some((part, &text[at + sign.len_utf8()..])),
             letter => part.push(letter),
         }
     }
-    parts
+    None
 }
 
 /// From sed's `\1` and `&` to the form of the regular expressions here.

@@ -88,6 +88,8 @@ fn filters_do_what_their_names_say() {
     assert_eq!(shown("grep -c '[ab]'"), "2\n");
     assert_eq!(shown("echo 'TCP 1:2   899' | sed 's/ *[0-9]*$//'"), "TCP 1:2\n");
     assert_eq!(shown("sed -n 2,3p"), "a\nb\n");
+    assert_eq!(shown("echo a/b | sed 's/a/x/; s/\\//-/g; 1d'"), "");
+    assert_eq!(shown("echo a/b | sed -e 's/a/x/' -e 's,/,[&],'"), "x[/]b\n");
     assert_eq!(shown("echo 'a b c' | awk '{print $3, $1}'"), "c a\n");
     assert_eq!(shown("echo a:b:c | cut -d: -f2-"), "b:c\n");
     assert_eq!(shown("seq 1 2; sort -r | tail -n +2"), "1\n2\nb\na\n");
