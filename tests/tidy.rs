@@ -101,9 +101,10 @@ fn sources(folder: &str) -> Vec<Source> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            let is_test = path.file_stem().is_some_and(|stem| stem == "tests");
+            // Tests beside their module, and what fuzz targets were built into.
+            let is_none = path.file_stem().is_some_and(|stem| stem == "tests" || stem == "target");
             match (path.is_dir(), path.extension()) {
-                _ if is_test => {}
+                _ if is_none => {}
                 (true, _) => folders.push(path),
                 (false, Some(extension)) if extension == "rs" => found.push(Source::read(&path)),
                 _ => {}

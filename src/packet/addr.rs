@@ -70,6 +70,20 @@ impl Addr {
     pub const fn is_mapped(self) -> bool {
         self.0 >> 32 == 0xffff
     }
+
+    /// Whether a packet can be from it at all. A host's stack drops others at its door as "martian",
+    /// so that IPVS never sees them. Of loopback addresses IPVS sees the host's own clients.
+    ///
+    /// **Source** — Linux `ip_route_input_slow` (groups, everybody, this network) and `ip6_rcv_core`
+    /// (groups); RFC 4291 §2.5.2 for packets from nobody.
+    pub const fn can_be_source(self) -> bool {
+        match self.family() {
+            Family::V4 => {
+                !matches!(self.v4_bits() >> 24, 0 | 224..=239) && self.v4_bits() != u32::MAX
+            }
+            Family::V6 => self.0 != 0 && self.0 >> 120 != 0xff,
+        }
+    }
 }
 
 impl Ord for Addr {

@@ -7,7 +7,7 @@ use super::checksum::Sum;
 use super::encap::{self, OuterHeaders};
 use super::headers::{Headers, Malformed, protocol, set_word, word};
 use super::sctp;
-use super::{Checksum, Family, Offload, PacketBuf, SegmentKind, Segmentation};
+use super::{Checksum, Family, Fragment, Offload, PacketBuf, SegmentKind, Segmentation};
 
 /// Why a packet cannot be brought onto a wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,10 @@ impl Cut {
                 return Err(Uncuttable::Fragments);
             }
         };
-        if headers.protocol != number || family.is_some_and(|family| family != headers.family) {
+        // Of a fragment it is not even known whether there is a transport header.
+        let is_whole = matches!(headers.fragment, Fragment::Whole | Fragment::Atomic);
+        let is_of_family = family.is_none_or(|family| family == headers.family);
+        if headers.protocol != number || !is_of_family || !is_whole {
             return Err(Uncuttable::Contradiction);
         }
         let transport = network + headers.transport;
@@ -433,6 +436,20 @@ mod tests {
             let result = to_wire(&mut packet, network, 0, |_| sent += 1);
             prop_assert_eq!(result.is_ok(), sent > 0);
         }
+    }
+
+    #[test]
+    fn a_fragment_is_no_super_frame() {
+        let mut first = Super::new(false, false, 0, &[1; 100], 10);
+        let ip = FRONT + 14;
+        set_word(&mut first.storage, ip + 6, 0x2000);
+        // Eight bytes of TCP, and no more.
+        set_word(&mut first.storage, ip + 2, 28);
+        first.storage.truncate(ip + 28);
+        set_word(&mut first.storage, ip + 10, 0);
+        let checksum = Sum::of(&first.storage[ip..ip + 20]).checksum();
+        set_word(&mut first.storage, ip + 10, checksum);
+        assert_eq!(first.wire(), Err(Uncuttable::Contradiction));
     }
 
     #[test]

@@ -267,6 +267,11 @@ impl Director {
         self.fragments.counters()
     }
 
+    /// Bytes of memory that datagrams take of which fragments are missing.
+    pub fn fragments_bytes(&self) -> usize {
+        self.fragments.used_bytes()
+    }
+
     /// The connections.
     pub fn connections(&self) -> &ConnTable {
         &self.conns
@@ -342,6 +347,10 @@ impl Director {
                 Direction::ToReal => self.forward_to_real(transit, id),
                 Direction::ToClient => self.forward_to_client(transit, id),
             };
+        }
+        // No connection is known of such a one: none is ever begun.
+        if !headers.source.addr.can_be_source() {
+            return Verdict::Drop(DropReason::BadHeader);
         }
         if let Some(verdict) = self.begin_expected(transit) {
             return verdict;

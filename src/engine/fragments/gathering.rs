@@ -133,6 +133,11 @@ impl Gathering {
             storage.extend_from_slice(&run.bytes);
         }
         let packet = &mut storage[DATAGRAM_HEADROOM..];
+        // Each fits with its own headers, yet the first one's may be longer.
+        let longest = usize::from(u16::MAX) + if packet[0] >> 4 == 4 { 0 } else { V6_HEADER };
+        if packet.len() > longest {
+            return Err(DropReason::BadFragment);
+        }
         if packet[0] >> 4 == 4 {
             // A fragment that must not be fragmented again, if it is as long as any.
             complete_v4(

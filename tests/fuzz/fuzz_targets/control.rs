@@ -1,0 +1,7 @@
+//! Netlink messages to the control socket's handler.
+#![no_main]
+
+#[path = "../../hostile/shared/mod.rs"]
+mod shared;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shared::play_bytes(shared::script::Target::Control, bytes));

@@ -1,0 +1,7 @@
+//! IP packets through the engine.
+#![no_main]
+
+#[path = "../../hostile/shared/mod.rs"]
+mod shared;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shared::play_bytes(shared::script::Target::Director, bytes));

@@ -1,0 +1,7 @@
+//! Frames through a worker and its link layer.
+#![no_main]
+
+#[path = "../../hostile/shared/mod.rs"]
+mod shared;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shared::play_bytes(shared::script::Target::Wire, bytes));

@@ -1,0 +1,7 @@
+//! Rules, marks, settings and scenarios as users write them.
+#![no_main]
+
+#[path = "../../hostile/shared/mod.rs"]
+mod shared;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shared::play_bytes(shared::script::Target::Words, bytes));
