@@ -216,6 +216,78 @@ fn the_tunnel_labs_keep_their_promises() {
 }
 
 #[test]
+fn the_fullnat_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["fullnat"]);
+    let published = [
+        "ipvsadm -A -t 172.16.1.100:80 -s rr --local-address 172.16.1.210,172.16.1.211",
+        "ipvsadm -a -t 172.16.1.100:80 -r 192.168.10.11:80 --fullnat",
+        "ipvsadm -a -t 172.16.1.100:80 -r 10.20.0.12:8080 --fullnat",
+        "ipvsadm -e -t 172.16.1.100:80 -r 192.168.10.11:80 --fullnat --client-address proxy-v2",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    let turns = ["this is real2", "this is real1"];
+    assert_eq!(pages(&said, "The client fetches"), turns.repeat(3), "{said}");
+    let to_servers = said.lines().filter(|line| line.starts_with("  to real"));
+    assert!(to_servers.clone().all(|line| line.ends_with(", and 0 from 12.0.0.12")), "{said}");
+    assert_eq!(to_servers.count(), 2, "{said}");
+    let told = said.split("They can be told").nth(1).unwrap();
+    assert!(told.contains("\n  you are 12.0.0.12:"), "{said}");
+    assert!(told.contains("\n  in the packets to real2: option 254, 12.0.0.12:"), "{said}");
+    transferred(&said);
+}
+
+#[test]
+fn the_ftp_lab_keeps_its_promises() {
+    needs_namespaces!();
+    let said = told(&["ftp"]);
+    let published = [
+        "ipvsadm -A -t 12.0.0.100:21 -s rr",
+        "ipvsadm -a -t 12.0.0.100:21 -r 192.168.200.110:21 -m",
+        "ipvsadm -a -t 12.0.0.100:21 -r 192.168.200.120:21 -m",
+    ];
+    assert!(typed(&said, &published), "{said}");
+    assert_eq!(pages(&said, "The client fetches"), ["real2", "real1"].repeat(2), "{said}");
+    let line = |beginning: &str| {
+        said.lines().find_map(|line| line.strip_prefix("  ")?.strip_prefix(beginning)).unwrap()
+    };
+    let (own, heard) = (line("real2 says:"), line("the client hears:"));
+    assert!(own.contains(" (192,168,200,120,") && heard.contains(" (12,0,0,100,"), "{said}");
+    assert!(
+        line("real2 connects:").trim().starts_with("192.168.200.120:20 > 12.0.0.12:"),
+        "{said}"
+    );
+    assert!(line("the client sees it come:").starts_with(" 12.0.0.100:20 > 12.0.0.12:"), "{said}");
+    let [passive, active] = ["100 MiB each way, passive", "100 MiB each way, active"]
+        .map(|part| said.split("\n\n").find(|text| text.starts_with(part)).unwrap());
+    transferred(passive);
+    transferred(active);
+}
+
+#[test]
+fn an_ftp_client_that_is_installed_gets_files_by_every_mode() {
+    needs_namespaces!();
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        println!("skipped: curl is not installed");
+        return;
+    }
+    let lab = Lab::start(&["ftp", "--requests", "1"]);
+    for mode in
+        [&["--disable-epsv"][..], &[], &["--ftp-port", "-", "--disable-eprt"], &["--ftp-port", "-"]]
+    {
+        let curl = ["curl", "-sS", "--max-time", "30"];
+        let fetch = |name: &str| {
+            let url = format!("ftp://12.0.0.100/{name}");
+            lab.exec("client", &[&curl[..], mode, &[&url]].concat())
+        };
+        let name = fetch("hostname");
+        let complaint = String::from_utf8_lossy(&name.stderr);
+        assert!(name.stdout == b"real1\n" || name.stdout == b"real2\n", "{mode:?}: {complaint}");
+        assert_eq!(fetch("3000000").stdout.len(), 3_000_000, "{mode:?}");
+    }
+}
+
+#[test]
 fn labs_run_where_proc_is_read_only_as_in_containers() {
     needs_namespaces!();
     if !geteuid().is_root() {
@@ -239,7 +311,9 @@ fn labs_run_where_proc_is_read_only_as_in_containers() {
 #[test]
 fn nothing_is_left_of_any_lab_that_is_killed() {
     needs_namespaces!();
-    for lab in ["ipv6", "weights", "persistence", "fwmark", "dr", "dr-router", "tun"] {
+    for lab in
+        ["ipv6", "weights", "persistence", "fwmark", "dr", "dr-router", "tun", "fullnat", "ftp"]
+    {
         let mut lab = Lab::start(&[lab, "--requests", "2"]);
         let processes = lab.processes();
         kill(Pid::from_raw(lab.keeper.id() as i32), Signal::SIGKILL).unwrap();

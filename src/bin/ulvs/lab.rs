@@ -37,6 +37,10 @@ enum Command {
     DrRouter(Telling),
     /// Tunnels: real servers in other networks that answer the client themselves
     Tun(Tun),
+    /// Full NAT: real servers anywhere, which know nothing of a director with one interface
+    Fullnat(Telling),
+    /// FTP through NAT: passive and active data connections beside the control connection
+    Ftp(Telling),
     Web(web::Serve),
     Fetch(web::Fetch),
     /// Open a shell on a host of a running lab
@@ -164,6 +168,8 @@ impl Lab {
             Command::Fwmark(telling) => telling.keep("fwmark"),
             Command::Dr(dr) => dr.telling.keep(dr.network.story()),
             Command::DrRouter(telling) => telling.keep("dr-router"),
+            Command::Fullnat(telling) => telling.keep("fullnat"),
+            Command::Ftp(telling) => telling.keep("ftp"),
             Command::Tun(tun) => tun.telling.keep(tun.kind.story()),
             Command::Web(serve) => serve.run(),
             Command::Fetch(fetch) => fetch.run(),

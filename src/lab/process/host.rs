@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::isolate::mount_virtual;
 use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
 use crate::lab::services::dnat::DestinationNat;
-use crate::lab::services::{mysql, nfs};
+use crate::lab::services::{ftp, mysql, nfs};
 use crate::lab::topology::{Content, Program};
 use crate::lab::web::{self, Site, WebServer};
 
@@ -115,6 +115,7 @@ impl Running {
                     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
                     said.push(format!("serves {} by NFS", paths.join(" and ")));
                 }
+                Program::Files { listen } => ftp::serve(*listen, &hostname()?)?,
                 Program::Database { listen } => mysql::serve(*listen, &hostname()?)?,
                 Program::Translate { translations } => {
                     self.translations.push(DestinationNat::start(translations)?);

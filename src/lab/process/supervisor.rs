@@ -135,7 +135,10 @@ impl Lab {
 fn rank(host: &Host) -> usize {
     let of = |program: &Program| match program {
         Program::Storage { .. } | Program::Translate { .. } => 0,
-        Program::Web { .. } | Program::Database { .. } | Program::Decap { .. } => 1,
+        Program::Web { .. }
+        | Program::Files { .. }
+        | Program::Database { .. }
+        | Program::Decap { .. } => 1,
         Program::Director { .. } => 2,
     };
     host.programs.iter().map(of).max().unwrap_or(0)

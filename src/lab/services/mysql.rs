@@ -8,34 +8,19 @@
 //! 3-byte length and a sequence number, handshake version 10, text result sets.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::thread;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+use super::sessions;
 
 /// Starts a server on a thread of its own, which lives as long as the process. When this returns,
 /// it is listening.
 pub fn serve(listen: SocketAddr, hostname: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(listen)?;
-    let hostname: Arc<str> = hostname.into();
-    thread::Builder::new().name("mysql".to_owned()).spawn(move || {
-        let sessions = Arc::new(());
-        for stream in listener.incoming().flatten() {
-            // One more than there are sessions.
-            let session = Arc::clone(&sessions);
-            if Arc::strong_count(&sessions) > MOST_SESSIONS {
-                continue;
-            }
-            let hostname = Arc::clone(&hostname);
-            // A session that cannot be had is a connection that ends at once.
-            let _ = thread::Builder::new().name("mysql session".to_owned()).spawn(move || {
-                let _session = session;
-                // How a session ends is its client's concern.
-                let _ = Session { stream, sequence: 0 }.answer_all(&hostname);
-            });
-        }
-    })?;
-    Ok(())
+    let hostname = hostname.to_owned();
+    sessions::serve(listen, "mysql", move |stream| {
+        // How a session ends is its client's concern.
+        let _ = Session { stream, sequence: 0 }.answer_all(&hostname);
+    })
 }
 
 /// Asks the server at `address` for its name, over a connection of its own.
@@ -46,7 +31,6 @@ pub fn ask_name(address: SocketAddr, patience: Duration) -> io::Result<String> {
     Session { stream, sequence: 0 }.ask_name()
 }
 
-const MOST_SESSIONS: usize = 64;
 /// A session that says nothing for so long ends.
 const IDLE: Duration = Duration::from_secs(600);
 /// The largest packet that is read.
@@ -229,6 +213,9 @@ fn expect(packet: Vec<u8>, first: u8) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);

@@ -14,6 +14,8 @@
 mod direct;
 mod dr;
 mod drawing;
+mod ftp;
+mod fullnat;
 mod fwmark;
 mod ipv6;
 mod nat;
@@ -52,7 +54,7 @@ pub trait Story {
 }
 
 /// All labs, by the names that `ulvs lab` knows them by.
-const LABS: [(&str, &dyn Story); 11] = [
+const LABS: [(&str, &dyn Story); 13] = [
     ("nat", &nat::Nat),
     ("ipv6", &ipv6::Ipv6),
     ("weights", &weights::Weights),
@@ -64,6 +66,8 @@ const LABS: [(&str, &dyn Story); 11] = [
     ("tun", &tun::Tun::IPIP),
     ("tun-gre", &tun::Tun::GRE),
     ("tun-gue", &tun::Tun::GUE),
+    ("fullnat", &fullnat::FullNat),
+    ("ftp", &ftp::Ftp),
 ];
 
 /// The story of that name.

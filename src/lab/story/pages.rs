@@ -47,7 +47,8 @@ impl Scene<'_> {
         })
     }
 
-    fn ask(
+    /// Has a client make requests, one after the other, and shows who answered.
+    pub(super) fn ask(
         &self,
         client: &str,
         count: usize,
@@ -116,7 +117,7 @@ fn url(service: SocketAddr) -> String {
     }
 }
 
-fn times(count: usize) -> String {
+pub(super) fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 

@@ -4,6 +4,7 @@
 //! links, and the hosts' processes start the programs.
 
 pub mod dr;
+pub mod ftp;
 pub mod fullnat;
 pub mod fwmark;
 pub mod ipv6;
@@ -91,6 +92,11 @@ pub enum Program {
         listen: SocketAddr,
         /// Paths and contents.
         files: Vec<(String, String)>,
+    },
+    /// An FTP server.
+    Files {
+        /// Where it listens.
+        listen: SocketAddr,
     },
     /// A stand-in for a database.
     Database {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mio::net::TcpStream;
 
 use super::pattern;
+use super::proxy::{self, Told};
 use super::request::{self, Parsed};
 use super::response::{self, Purpose, Stream, Upload};
 use super::site::Site;
@@ -56,6 +57,8 @@ const TURNS: usize = 32;
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     client: SocketAddr,
+    /// Whether nothing was read yet, so that a PROXY header may come.
+    fresh: bool,
     /// Input that is not yet answered, at most [`INPUT_BYTES`].
     unread: Vec<u8>,
     /// Whether `unread` may hold a whole request.
@@ -85,6 +88,7 @@ impl Connection {
         Connection {
             stream,
             client,
+            fresh: true,
             unread: Vec::new(),
             held_back: false,
             unsent: Vec::new(),
@@ -184,6 +188,17 @@ impl Connection {
             let used = take_body(&mut upload, input);
             self.continue_upload(desk, upload);
             return used;
+        }
+        if self.fresh {
+            match proxy::parse(input) {
+                Told::Partial => return 0,
+                Told::Nothing => self.fresh = false,
+                Told::Client(client, used) => {
+                    self.fresh = false;
+                    self.client = client.unwrap_or(self.client);
+                    return used;
+                }
+            }
         }
         match request::parse(input) {
             Parsed::Partial => 0,

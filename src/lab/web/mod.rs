@@ -2,7 +2,8 @@
 //!
 //! One thread per listener waits for readiness (mio) and answers from memory. An idle or answered
 //! connection owns no buffers and an answered request allocates nothing, so that the server does
-//! not get in the way of what is measured through it.
+//! not get in the way of what is measured through it. A connection may begin with a PROXY header
+//! (version 2), which says who the client is; whoever connects is believed.
 //!
 //! | request | answer |
 //! |---|---|
@@ -28,10 +29,11 @@
 mod connection;
 mod fetch;
 pub mod pattern;
+mod proxy;
 mod request;
 mod response;
 mod site;
-mod sum;
+pub(super) mod sum;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -4,15 +4,15 @@ use sha2::{Digest, Sha256};
 
 /// The SHA-256 of bytes that come one piece after the other.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sum(Sha256);
+pub(in crate::lab) struct Sum(Sha256);
 
 impl Sum {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(in crate::lab) fn add(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// The sum so far, in hexadecimal.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::lab) fn text(&self) -> String {
         self.0.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

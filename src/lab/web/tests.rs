@@ -231,6 +231,23 @@ fn many_connections_are_served_at_once() {
 }
 
 #[test]
+fn a_proxy_header_says_who_the_client_is_also_in_pieces() {
+    let server = server();
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0c\0\0\x0c\x0c\0\0\x01\x12\x34\0\x50";
+    let bytes = [&header[..], &get("/whoami")].concat();
+    for cut in [1, 12, 20, header.len(), header.len() + 3] {
+        let mut stream = connect(&server);
+        stream.set_nodelay(true).unwrap();
+        for piece in [&bytes[..cut], &bytes[cut..]] {
+            stream.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let answer = rest(&mut stream);
+        assert!(answer.ends_with("you are 12.0.0.12:4660, this is real1\n"), "{cut}: {answer}");
+    }
+}
+
+#[test]
 fn several_listeners_share_one_address() {
     let listeners = listen("127.0.0.1:0".parse().unwrap(), 3).unwrap();
     let server = WebServer::start(listeners, Site::new("x").page("/", "text/plain", "x")).unwrap();
