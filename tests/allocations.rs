@@ -3,6 +3,7 @@
 use allocation_counter::measure;
 use ulvs::engine::fragments::Reassembly;
 use ulvs::engine::service::ForwardingMethod;
+use ulvs::engine::sync::{MasterConfig, SyncRoles};
 use ulvs::engine::{MAX_BATCH, Moment, Verdict};
 use ulvs::packet::Headers;
 
@@ -50,6 +51,21 @@ fn an_established_packet_allocates_nothing_on_its_way_into_a_tunnel() {
     let mut crowd = Crowd::reached_by(ForwardingMethod::Tunnel, SIZE);
     let mut requests = batches(|n| request(n, ACK));
     assert_eq!(allocations(&mut crowd, &mut requests), 0);
+}
+
+/// The third packet of each connection is told to other directors, and the fourth is not.
+#[test]
+fn an_established_packet_that_is_not_told_to_others_allocates_nothing() {
+    let mut crowd = Crowd::new(SIZE);
+    let since = crowd.now;
+    let master = Some(MasterConfig { id: 1, max_len: 1472, ports: 1, since, start: 1 });
+    crowd.services.set_sync(SyncRoles { master, is_backup: false });
+    let mut requests = batches(|n| request(n, ACK));
+    assert!(allocations(&mut crowd, &mut requests) > 0, "messages take memory");
+    assert_eq!(crowd.director.sync_counters().told, u64::from(SIZE));
+    let mut requests = batches(|n| request(n, ACK));
+    assert_eq!(allocations(&mut crowd, &mut requests), 0);
+    assert_eq!(crowd.director.sync_counters().told, u64::from(SIZE));
 }
 
 /// A counter that counts nothing would pass the other test as well.

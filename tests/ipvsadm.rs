@@ -484,6 +484,7 @@ fn a_persistence_engines_data_cannot_control_a_terminal() {
         state: "NONE".into(),
         expires_s: 3661,
         is_template: true,
+        is_heard: true,
         persistence_engine: Some(("sip".into(), b"\x1b[2Jcall\xff".to_vec())),
         local: None,
     };

@@ -17,7 +17,7 @@ pub const ACK: u8 = 0x10;
 pub struct Crowd {
     pub director: Director,
     pub now: Moment,
-    services: Arc<ServiceTable>,
+    pub services: Arc<ServiceTable>,
     servers: Vec<u32>,
 }
 

@@ -25,4 +25,4 @@ pub mod socket;
 mod sync;
 pub mod sysctl;
 
-pub use sync::{NOT_YET, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+pub use sync::{RunningSync, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};

@@ -130,7 +130,8 @@ fn connection_line(connection: &ConnectionView) -> String {
 }
 
 fn origin_line(connection: &ConnectionView) -> String {
-    format!("{} LOCAL  {:>7}\n", ends(connection), connection.expires_s)
+    let origin = if connection.is_heard { "SYNC" } else { "LOCAL" };
+    format!("{} {origin:<6} {:>7}\n", ends(connection), connection.expires_s)
 }
 
 fn totals_line(totals: &Totals) -> String {

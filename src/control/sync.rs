@@ -6,6 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::netlink::ipvs::Daemon;
+use crate::engine::Moment;
+use crate::engine::service::ServiceTable;
+use crate::engine::sync::{MAX_PORTS, MasterConfig, SyncRoles};
 
 /// The side of a synchronisation daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,48 +85,97 @@ impl SyncRequest {
     }
 }
 
-/// The daemons that were asked for, one for each side at most.
+/// A daemon at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningSync {
+    /// How it was set up.
+    pub daemon: SyncDaemon,
+    /// How many ports its messages are spread over, from the daemon's port on.
+    pub ports: u8,
+    since: Moment,
+    start: u64,
+}
+
+/// The daemons that run, one for each side at most.
 #[derive(Debug, Default)]
-pub struct SyncDaemons(Mutex<Vec<SyncDaemon>>);
+pub struct SyncDaemons(Mutex<Daemons>);
+
+#[derive(Debug, Default)]
+struct Daemons {
+    running: Vec<RunningSync>,
+    starts: u64,
+}
 
 impl SyncDaemons {
-    /// Takes note of a daemon, on an interface of that MTU; `None` if there is no such interface.
+    /// Starts a daemon on an interface of that MTU, `None` if there is no such interface, and tells
+    /// the director of it. `open` opens what it takes.
     ///
-    /// **Errors** — `ENODEV` without an interface, `EEXIST` if the side has its daemon.
-    pub fn start(&self, request: SyncRequest, mtu: Option<u32>) -> Result<(), Errno> {
+    /// **Errors** — `ENODEV` without an interface, `EEXIST` if the side has its daemon; what `open`
+    /// says.
+    pub fn start(
+        &self,
+        request: SyncRequest,
+        mtu: Option<u32>,
+        services: &ServiceTable,
+        now: Moment,
+        open: impl FnOnce(&RunningSync) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let mtu = mtu.ok_or(Errno::ENODEV)?;
         let mut daemons = self.lock();
-        if daemons.iter().any(|daemon| daemon.role == request.role) {
+        if daemons.running.iter().any(|running| running.daemon.role == request.role) {
             return Err(Errno::EEXIST);
         }
-        daemons.push(request.on_link(mtu));
-        daemons.sort_by_key(|daemon| state(daemon.role));
+        let ports = services.snapshot().settings.sync_ports.clamp(1, MAX_PORTS.into()) as u8;
+        let start = daemons.starts + 1;
+        let running = RunningSync { daemon: request.on_link(mtu), ports, since: now, start };
+        open(&running)?;
+        daemons.starts = start;
+        daemons.running.push(running);
+        daemons.running.sort_by_key(|running| state(running.daemon.role));
+        services.set_sync(daemons.roles());
         Ok(())
     }
 
-    /// Forgets a daemon.
+    /// Stops a daemon, and tells the director.
     ///
     /// **Errors** — `ESRCH` if the side has none.
-    pub fn stop(&self, role: SyncRole) -> Result<(), Errno> {
+    pub fn stop(&self, role: SyncRole, services: &ServiceTable) -> Result<(), Errno> {
         let mut daemons = self.lock();
-        let known = daemons.iter().position(|daemon| daemon.role == role);
-        daemons.remove(known.ok_or(Errno::ESRCH)?);
+        let known = daemons.running.iter().position(|running| running.daemon.role == role);
+        daemons.running.remove(known.ok_or(Errno::ESRCH)?);
+        services.set_sync(daemons.roles());
         Ok(())
     }
 
     /// All of them, the master's first.
-    pub fn list(&self) -> Vec<SyncDaemon> {
-        self.lock().clone()
+    pub fn running(&self) -> Vec<RunningSync> {
+        self.lock().running.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<SyncDaemon>> {
+    /// How they are set up, the master first.
+    pub fn list(&self) -> Vec<SyncDaemon> {
+        self.lock().running.iter().map(|running| running.daemon.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Daemons> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is said of every daemon that is started.
-pub const NOT_YET: &str = "ulvs does not synchronise connections yet: the daemon is listed and \
-                           saved, but sends and takes no messages";
+impl Daemons {
+    /// What the director has to know of them.
+    fn roles(&self) -> SyncRoles {
+        let of = |role| self.running.iter().find(|running| running.daemon.role == role);
+        let master = of(SyncRole::Master).map(|running| MasterConfig {
+            id: running.daemon.id,
+            max_len: running.daemon.max_len,
+            ports: running.ports,
+            since: running.since,
+            start: running.start,
+        });
+        SyncRoles { master, is_backup: of(SyncRole::Backup).is_some() }
+    }
+}
 
 /// The request in a message. Zeros stand for defaults, as in the kernel.
 pub(super) fn request(message: &Daemon) -> Result<SyncRequest, Errno> {

@@ -12,7 +12,7 @@ use crate::control::advice::Route;
 use crate::control::handler::Host;
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::netlink::counter::CounterView;
-use crate::control::{NOT_YET, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+use crate::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use crate::engine::service::ServiceTable;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
@@ -51,6 +51,10 @@ pub(super) enum Chore {
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Templates looked at under one lock, which new connections wait for.
 const TEMPLATE_PAGE: usize = 4096;
+
+/// What is said of every synchronisation daemon that is started.
+const NOT_YET: &str = "ulvs does not synchronise connections yet: the daemon is listed and saved, \
+                       but sends and takes no messages";
 
 impl DaemonHost {
     pub(super) fn new(
@@ -153,12 +157,12 @@ impl Host for DaemonHost {
     fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
         let view = self.watch.view();
         let mtu = view.interface(&request.interface).map(|interface| interface.mtu_bytes);
-        self.sync.start(request, mtu)?;
+        self.sync.start(request, mtu, &self.services, self.clock.now(), |_| Ok(()))?;
         Ok(Some(NOT_YET.into()))
     }
 
     fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
-        self.sync.stop(role)
+        self.sync.stop(role, &self.services)
     }
 
     fn sync_daemons(&self) -> Vec<SyncDaemon> {
@@ -197,6 +201,7 @@ fn view(conn: &ListedConnection) -> ConnectionView {
         state: conn.state.into(),
         expires_s: conn.remaining_ms.div_ceil(1000),
         is_template: false,
+        is_heard: conn.is_heard,
         persistence_engine: None,
         local: conn.local,
     }

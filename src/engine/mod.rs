@@ -20,11 +20,12 @@ pub mod shard;
 mod sip;
 mod snat;
 pub mod stats;
+pub mod sync;
 mod time;
 mod verdict;
 
 pub use defence::Defence;
-pub use director::{Director, DirectorConfig, FullNatCounters, MAX_BATCH, Output};
+pub use director::{Director, DirectorConfig, FullNatCounters, MAX_BATCH, Output, SyncCounters};
 pub use mark::MarkRule;
 pub use network::{Copies, Network, Owner};
 pub use settings::Settings;

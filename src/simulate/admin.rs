@@ -20,7 +20,7 @@ use crate::control::ipvsadm::names::Names;
 use crate::control::ipvsadm::{Console, run};
 use crate::control::marks::{self, MarkCommand};
 use crate::control::netlink::connection::ConnectionView;
-use crate::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+use crate::control::{RunningSync, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use crate::control::{proc, sysctl};
 use crate::engine::Moment;
 use crate::engine::conn::{Connection, TemplateView};
@@ -95,6 +95,11 @@ impl Administration {
         let handler = self.handler(host, now);
         let mut transport = InProcess { handler: &handler, now };
         with_console(stdin, |console| run(arguments, console, &mut transport, &mut LabNames))
+    }
+
+    /// The synchronisation daemons that run.
+    pub fn sync_daemons(&self) -> Vec<RunningSync> {
+        self.sync.running()
     }
 
     /// Runs sysctl, as far as it is about IPVS.
@@ -242,12 +247,12 @@ impl Host for Seat<'_> {
             "lo" => Some(LOOPBACK_MTU),
             _ => link.map(|link| self.host.routes.link_mtu(link) as u32),
         };
-        self.sync.start(request, mtu)?;
+        self.sync.start(request, mtu, self.services, self.now, |_| Ok(()))?;
         Ok(None)
     }
 
     fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
-        self.sync.stop(role)
+        self.sync.stop(role, self.services)
     }
 
     fn sync_daemons(&self) -> Vec<SyncDaemon> {
@@ -273,6 +278,7 @@ fn view(connection: &Connection, now: Moment) -> ConnectionView {
         state: connection.state().name().into(),
         expires_s: remaining_ms / 1000,
         is_template: false,
+        is_heard: connection.is_heard(),
         persistence_engine: None,
         local: connection.local_endpoint(),
     }

@@ -78,6 +78,8 @@ impl fmt::Display for Link {
 
 /// The number of the router on either link.
 pub const ROUTER: u16 = 254;
+/// The number under which whoever listens to a multicast group is known on either link.
+pub const MULTICAST: u16 = u16::MAX;
 /// The number of the director on either link.
 pub const DIRECTOR: u16 = 1;
 
@@ -128,6 +130,7 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.link, self.number) {
+            (_, MULTICAST) => f.write_str("multicast"),
             (Link::In, number) => write!(f, "rs{number}"),
             (Link::Out, ROUTER) => f.write_str("gw"),
             (Link::Out, number) => write!(f, "c{number}"),

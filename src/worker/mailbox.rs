@@ -70,6 +70,8 @@ pub struct ListedConnection {
     pub state: &'static str,
     /// Milliseconds until it expires.
     pub remaining_ms: u32,
+    /// Whether another director told of it.
+    pub is_heard: bool,
 }
 
 impl ListedConnection {
@@ -79,6 +81,7 @@ impl ListedConnection {
             local: conn.local_endpoint(),
             state: conn.state().name(),
             remaining_ms: conn.remaining_ms(now),
+            is_heard: conn.is_heard(),
         }
     }
 }

@@ -10,6 +10,7 @@ use ulvs::control::handler::{Handler, Host};
 use ulvs::control::netlink::connection::ConnectionView;
 use ulvs::control::netlink::counter::CounterView;
 use ulvs::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+use ulvs::engine::Moment;
 use ulvs::engine::service::ServiceTable;
 use ulvs::packet::Addr;
 
@@ -48,12 +49,14 @@ impl Host for TestHost {
 
     fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
         let is_known = ["in", "out"].contains(&request.interface.as_str());
-        self.daemons.start(request, is_known.then_some(1500))?;
+        let mtu = is_known.then_some(1500);
+        let director = ServiceTable::new(1);
+        self.daemons.start(request, mtu, &director, Moment::default(), |_| Ok(()))?;
         Ok(None)
     }
 
     fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
-        self.daemons.stop(role)
+        self.daemons.stop(role, &ServiceTable::new(1))
     }
 
     fn sync_daemons(&self) -> Vec<SyncDaemon> {

@@ -111,6 +111,8 @@ pub struct ConnectionView {
     pub expires_s: u32,
     /// Whether it is a persistence template.
     pub is_template: bool,
+    /// Whether another director told of it.
+    pub is_heard: bool,
     /// Name and data of the persistence engine that made it.
     pub persistence_engine: Option<(Cow<'static, str>, Vec<u8>)>,
     /// By full NAT, from where the real server sees the client come.
@@ -128,6 +130,7 @@ impl ConnectionView {
             state: template.state().into(),
             expires_s,
             is_template: true,
+            is_heard: template.is_heard,
             persistence_engine: template.call.as_ref().map(|call| ("sip".into(), call.to_vec())),
             local: None,
         }
@@ -144,6 +147,7 @@ impl ConnectionView {
             expires_s,
             local: None,
             is_template: false,
+            is_heard: false,
             persistence_engine: None,
         }
     }
@@ -152,6 +156,7 @@ impl ConnectionView {
     pub fn parse(from: &Attributes) -> Result<Self, Errno> {
         let engine = from.string(11, MAX_TEXT)?;
         let data = from.bytes(12).unwrap_or_default().to_vec();
+        let flags = from.u32(10)?.unwrap_or(0);
         Ok(Self {
             protocol: from.u8(1)?.ok_or(Errno::EPROTO)?,
             client: endpoint(from, 2)?,
@@ -159,7 +164,8 @@ impl ConnectionView {
             real: endpoint(from, 6)?,
             state: from.string(8, MAX_TEXT)?.ok_or(Errno::EPROTO)?.into(),
             expires_s: from.u32(9)?.ok_or(Errno::EPROTO)?,
-            is_template: from.u32(10)?.unwrap_or(0) & TEMPLATE != 0,
+            is_template: flags & TEMPLATE != 0,
+            is_heard: flags & HEARD != 0,
             persistence_engine: engine.map(|name| (name.into(), data)),
             local: from.bytes(LOCAL_END).map(|_| endpoint(from, LOCAL_END)).transpose()?,
         })
@@ -173,7 +179,8 @@ impl ConnectionView {
         emit_endpoint(to, 6, self.real);
         to.string(8, clipped(&self.state));
         to.u32(9, self.expires_s);
-        to.u32(10, if self.is_template { TEMPLATE } else { 0 });
+        let template = if self.is_template { TEMPLATE } else { 0 };
+        to.u32(10, template | if self.is_heard { HEARD } else { 0 });
         if let Some((name, data)) = &self.persistence_engine {
             to.string(11, clipped(name));
             to.bytes(12, &data[..data.len().min(MAX_TEXT)]);
@@ -206,5 +213,6 @@ fn clipped(text: &str) -> &str {
 
 const LOCAL_END: u16 = 19;
 const TEMPLATE: u32 = 1;
+const HEARD: u32 = 2;
 /// **Source** — `IP_VS_PEDATA_MAXLEN` of linux/ip_vs.h.
 const MAX_TEXT: usize = 255;

@@ -17,7 +17,16 @@ use crate::packet::headers::protocol;
 
 /// What ties data connections to the control connection that announced them: it does not expire
 /// before they do.
-pub type Family = Arc<()>;
+pub type Family = Arc<Control>;
+
+/// Which control connection it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// Its client.
+    pub client: Endpoint,
+    /// What that talks to.
+    pub virtual_endpoint: Endpoint,
+}
 
 /// Connections that may be expected at once; further announcements are not heard.
 const MAX_EXPECTED: usize = 1 << 16;

@@ -7,6 +7,8 @@ use super::local::LocalEnd;
 use super::template::Template;
 use crate::engine::ftp::Mode;
 use crate::engine::rewrite::sequence::Shift;
+use crate::engine::sync::Sequence;
+use crate::engine::sync::due::Told;
 
 /// What only few connections have.
 #[derive(Debug, Default)]
@@ -19,6 +21,12 @@ pub struct Extras {
     pub ftp: Option<FtpControl>,
     /// The control connection that announced it.
     pub family: Option<Family>,
+    /// The firewall mark of its first packet, or 0.
+    pub mark: u32,
+    /// When it was told to other directors last.
+    pub told: Told,
+    /// How its sequence numbers are shifted, as another director told.
+    pub sequence: Option<Box<Sequence>>,
 }
 
 /// What has been said on a control connection of FTP.
@@ -36,8 +44,14 @@ pub struct FtpControl {
 
 impl Extras {
     /// The extras of a connection that needs any.
-    pub fn new(template: Option<Arc<Template>>, local: Option<LocalEnd>) -> Option<Box<Self>> {
-        let needed = template.is_some() || local.is_some();
-        needed.then(|| Box::new(Self { template, local, ..Self::default() }))
+    pub fn new(
+        template: Option<Arc<Template>>,
+        local: Option<LocalEnd>,
+        mark: u32,
+        sequence: Option<Sequence>,
+    ) -> Option<Box<Self>> {
+        let needed = template.is_some() || local.is_some() || mark != 0 || sequence.is_some();
+        let sequence = sequence.map(Box::new);
+        needed.then(|| Box::new(Self { template, local, mark, sequence, ..Self::default() }))
     }
 }

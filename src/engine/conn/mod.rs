@@ -17,10 +17,13 @@ pub mod tcp;
 mod template;
 mod wheel;
 
-pub use expected::{Expectations, Expected, ExpectedView};
+pub use expected::{Control, Expectations, Expected, ExpectedView};
 pub use hash::split_mix;
 pub use state::State;
 pub use table::{
-    ConnId, ConnKey, ConnTable, Connection, Direction, HostEnds, Lookup, NewConnection,
+    ConnId, ConnKey, ConnTable, Connection, Direction, Heard, HostEnds, Lookup, NewConnection,
+    SyncTraits,
 };
-pub use template::{Template, TemplateKey, TemplateTable, TemplateView};
+pub use template::{
+    HeardTemplate, Template, TemplateKey, TemplateTable, TemplateTraits, TemplateView,
+};

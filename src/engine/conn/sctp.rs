@@ -44,6 +44,9 @@ pub enum SctpState {
 }
 
 impl SctpState {
+    /// All, in the order of their numbers.
+    pub(super) const ALL: [Self; 14] = [NO, I1, IN, CS, CR, CW, CO, CE, ES, SS, SR, SA, RJ, CL];
+
     /// Seconds in a state.
     ///
     /// **Source** — IPVS `sctp_timeouts`.

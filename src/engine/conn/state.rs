@@ -2,7 +2,7 @@
 
 use super::sctp::SctpState;
 use super::tcp::TcpState;
-use crate::engine::service::{Activity, Timeouts};
+use crate::engine::service::{Activity, Protocol, Timeouts};
 
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,27 @@ impl State {
             self,
             Self::Tcp(TcpState::Established) | Self::Sctp(SctpState::Established) | Self::Udp
         )
+    }
+
+    /// Its number among the states of its protocol.
+    ///
+    /// **Source** — `IP_VS_TCP_S_*` and the like of linux/ip_vs.h, in the order of the types here.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp(state) => state as u8,
+            Self::Sctp(state) => state as u8,
+            Self::Udp | Self::Echo => 0,
+        }
+    }
+
+    /// The state of that number, of a protocol with services.
+    pub fn from_number(protocol: Protocol, number: u16) -> Option<Self> {
+        let number = usize::from(number);
+        match protocol {
+            Protocol::Tcp => TcpState::ALL.get(number).copied().map(Self::Tcp),
+            Protocol::Sctp => SctpState::ALL.get(number).copied().map(Self::Sctp),
+            Protocol::Udp => (number == 0).then_some(Self::Udp),
+        }
     }
 
     /// The name as `ipvsadm -Lc` shows it.

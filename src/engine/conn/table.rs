@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::expected::Family;
+use super::expected::{Control, Family};
 use super::extras::{Extras, FtpControl};
 use super::hash::Hasher;
 use super::index::Index;
@@ -15,6 +15,8 @@ use super::template::Template;
 use super::wheel::{Links, Wheel};
 use crate::engine::ftp;
 use crate::engine::service::{Activity, ForwardingMethod, RealServer};
+use crate::engine::sync::Sequence;
+use crate::engine::sync::due::Told;
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint};
 
@@ -69,6 +71,8 @@ pub struct Connection {
     method: ForwardingMethod,
     state: State,
     flags: u8,
+    /// The number of the state that it was told to other directors in last, and [`TRACKED`].
+    aside: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +88,11 @@ const OUTBOUND: u8 = 4;
 const ONE_PACKET: u8 = 8;
 const HOST_IS_CLIENT: u8 = 16;
 const HOST_IS_SERVER: u8 = 32;
+const ACTIVE: u8 = 64;
+const HEARD: u8 = 128;
+
+/// Among the numbers of states, of which there are fourteen at most.
+const TRACKED: u8 = 128;
 
 const _: () = assert!(size_of::<Connection>() == 96);
 
@@ -124,6 +133,32 @@ pub struct NewConnection {
     pub state: State,
     /// How long it lives without another packet, in milliseconds.
     pub timeout_ms: u32,
+    /// What it is told to other directors with, and was heard with.
+    pub sync: SyncTraits,
+}
+
+/// What a connection begins with of interest to other directors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SyncTraits {
+    /// The firewall mark of its first packet, or 0.
+    pub mark: u32,
+    /// Whether the kernel's connection tracking would follow it.
+    pub tracked: bool,
+    /// What another director told of it, if one did.
+    pub heard: Option<Heard>,
+}
+
+/// What another director tells of a connection beyond its identity, state and time.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// How it counts with its server.
+    pub activity: Activity,
+    /// Whether no packet of the server has been seen, and none is expected.
+    pub one_way: bool,
+    /// Packets from the client that it is taken to have had.
+    pub in_packets: u32,
+    /// How its sequence numbers are shifted.
+    pub sequence: Option<Sequence>,
 }
 
 impl Connection {
@@ -142,6 +177,7 @@ impl Connection {
         method: ForwardingMethod::Masquerade,
         state: State::Udp,
         flags: 0,
+        aside: 0,
     };
 
     /// Its identity.
@@ -208,7 +244,9 @@ impl Connection {
 
     /// What has been said on a control connection of FTP.
     pub fn ftp_or_new(&mut self) -> &mut FtpControl {
-        self.extras.get_or_insert_default().ftp.get_or_insert_default()
+        let control = Control { client: self.client(), virtual_endpoint: self.virtual_endpoint() };
+        let new = || FtpControl { family: Arc::new(control), ..FtpControl::default() };
+        self.extras.get_or_insert_default().ftp.get_or_insert_with(new)
     }
 
     /// Ties it to the control connection that announced it.
@@ -274,13 +312,91 @@ impl Connection {
     }
 
     /// Moves to a state, and from one of the real server's gauges to the other if need be.
+    ///
+    /// What another director told it to count as stays until its state changes.
     pub fn set_state(&mut self, state: State) {
-        if let Some(real) = &self.real
-            && state.activity() != self.state.activity()
-        {
-            real.move_connection(state.activity());
+        if state != self.state && self.real.is_some() {
+            self.count_as(state.activity());
         }
         self.state = state;
+    }
+
+    /// How it counts with its server.
+    pub fn activity(&self) -> Activity {
+        if self.flags & ACTIVE != 0 { Activity::Active } else { Activity::Inactive }
+    }
+
+    fn count_as(&mut self, activity: Activity) {
+        if activity == self.activity() {
+            return;
+        }
+        self.flags ^= ACTIVE;
+        if let Some(real) = &self.real {
+            real.move_connection(activity);
+        }
+    }
+
+    /// Whether another director told of it.
+    pub fn is_heard(&self) -> bool {
+        self.flags & HEARD != 0
+    }
+
+    /// Whether the kernel's connection tracking would follow it.
+    pub fn is_tracked(&self) -> bool {
+        self.aside & TRACKED != 0
+    }
+
+    /// The firewall mark of its first packet, or 0.
+    pub fn mark(&self) -> u32 {
+        self.extras.as_ref().map_or(0, |extras| extras.mark)
+    }
+
+    /// How its sequence numbers are shifted, as another director told.
+    pub fn sequence(&self) -> Option<&Sequence> {
+        self.extras.as_ref()?.sequence.as_deref()
+    }
+
+    /// The control connection that announced it, by its client and virtual endpoint.
+    pub fn announced_by(&self) -> Option<&Family> {
+        self.extras.as_ref()?.family.as_ref()
+    }
+
+    /// When it was told to other directors last, as far as that matters.
+    pub fn told(&self) -> Told {
+        self.extras.as_ref().map_or_else(Told::default, |extras| extras.told)
+    }
+
+    /// The number of the state that it was told to other directors in last.
+    pub fn told_state(&self) -> u8 {
+        self.aside & !TRACKED
+    }
+
+    /// Takes note of having been told. `lasting` if it matters when.
+    pub fn set_told(&mut self, state: u8, told: Told, lasting: bool) {
+        self.aside = state | self.aside & TRACKED;
+        if lasting {
+            self.extras.get_or_insert_default().told = told;
+        } else if let Some(extras) = &mut self.extras {
+            extras.told = told;
+        }
+    }
+
+    /// Takes over what another director tells of it.
+    pub fn hear(&mut self, heard: &Heard, state: State, state_number: u8) {
+        self.count_as(heard.activity);
+        self.in_packets = heard.in_packets;
+        self.state = state;
+        self.aside = state_number | self.aside & TRACKED;
+        if heard.sequence.is_some() || self.sequence().is_some() {
+            self.extras.get_or_insert_default().sequence = heard.sequence.map(Box::new);
+        }
+    }
+
+    /// Counts it with a server, which it had none of yet.
+    pub fn bind(&mut self, real: Arc<RealServer>) {
+        debug_assert!(self.real.is_none(), "a connection is bound once");
+        real.bind_connection(self.activity());
+        self.real = Some(real);
     }
 
     /// Counts a packet from the client.
@@ -467,22 +583,28 @@ impl ConnTable {
         }
         let NewConnection { key, real, template, local, .. } = new;
         let NewConnection { one_packet, method, host, state, timeout_ms, .. } = new;
+        let NewConnection { sync: SyncTraits { mark, tracked, heard }, .. } = new;
+        // Only what goes past all servers begins as active, as it counts nowhere.
+        let activity = heard.map_or_else(|| state.activity(), |heard| heard.activity);
         if let Some(real) = &real {
-            real.bind_connection(state.activity());
+            real.bind_connection(activity);
         }
-        let one_way = !matches!(method, ForwardingMethod::Masquerade | ForwardingMethod::FullNat);
-        let outbound = real.is_none() && method != ForwardingMethod::Bypass;
+        let one_way = heard.map_or_else(|| is_one_way(method), |heard| heard.one_way);
+        let bypasses = method == ForwardingMethod::Bypass;
+        let outbound = real.is_none() && !bypasses && heard.is_none();
+        let active = activity == Activity::Active || bypasses;
+        let sequence = heard.and_then(|heard| heard.sequence);
         let id = self.records.take();
         *self.records.get_mut(id) = Connection {
             client: key.client.addr,
             virtual_addr: key.virtual_endpoint.addr,
             real_addr: key.real_endpoint.addr,
             real,
-            extras: Extras::new(template, local),
+            extras: Extras::new(template, local, mark, sequence),
             links: Links::NONE,
             last_used: now.low(),
             timeout_ms,
-            in_packets: 0,
+            in_packets: heard.map_or(0, |heard| heard.in_packets),
             ports: Ports {
                 client: key.client.port,
                 virtual_port: key.virtual_endpoint.port,
@@ -495,7 +617,10 @@ impl ConnTable {
                 | if one_way { ONE_WAY } else { 0 }
                 | if outbound { OUTBOUND } else { 0 }
                 | if one_packet { ONE_PACKET } else { 0 }
-                | host.flags(),
+                | host.flags()
+                | if active { ACTIVE } else { 0 }
+                | if heard.is_some() { HEARD } else { 0 },
+            aside: if tracked { TRACKED } else { 0 },
         };
         self.len += 1;
         if one_packet {
@@ -523,7 +648,7 @@ impl ConnTable {
             self.index.remove(forward, id.0 << 1);
             self.index.remove(reverse, id.0 << 1 | 1);
         }
-        let activity = record.state.activity();
+        let activity = record.activity();
         let counted = record.real.take().map(|real| StillCounted { real, activity });
         record.flags = 0;
         record.extras = None;
@@ -547,7 +672,8 @@ impl ConnTable {
     }
 
     /// Removes connections whose time is up, looking at `budget` of them or empty ticks at most.
-    pub fn expire(&mut self, now: Moment, mut budget: u32) {
+    /// `kept` is told of those that stay for what they announced.
+    pub fn expire(&mut self, now: Moment, mut budget: u32, mut kept: impl FnMut(ConnId)) {
         while budget > 0 {
             let Some(id) = self.wheel.poll(&mut self.records, now, &mut budget) else { return };
             budget = budget.saturating_sub(1);
@@ -555,6 +681,7 @@ impl ConnTable {
             if record.remaining_ms(now) == 0 && record.has_family() {
                 record.timeout_ms = HELD_TIMEOUT_MS;
                 record.last_used = now.low();
+                kept(ConnId(id));
             }
             let remaining = record.remaining_ms(now);
             if remaining == 0 {
@@ -622,6 +749,11 @@ impl ConnTable {
         self.index.insert(forward, id << 1);
         self.index.insert(reverse, id << 1 | 1);
     }
+}
+
+/// Whether servers' answers do not come back through the director.
+fn is_one_way(method: ForwardingMethod) -> bool {
+    !matches!(method, ForwardingMethod::Masquerade | ForwardingMethod::FullNat)
 }
 
 /// The hashes of what the client sends and of the answers.

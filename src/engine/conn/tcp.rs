@@ -35,6 +35,9 @@ pub enum TcpState {
 }
 
 impl TcpState {
+    /// All, in the order of their numbers.
+    pub(super) const ALL: [Self; 11] = [NO, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA];
+
     /// Seconds in states that `ipvsadm --set` cannot change, and the defaults of the two it can.
     ///
     /// **Source** — IPVS `tcp_timeouts`.

@@ -6,13 +6,15 @@
 //! itself. Refuses to know packets; how long a template lives is its service's affair.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 
 use super::table::ConnKey;
 use super::wheel::{Links, Records, Wheel};
 use crate::engine::service::{Protocol, RealServer, ServiceKey, ServiceSpec};
+use crate::engine::sync::due::Told;
+use crate::engine::sync::flag;
 use crate::engine::time::Moment;
 use crate::packet::{Addr, Endpoint, Family};
 
@@ -25,6 +27,8 @@ use crate::packet::{Addr, Endpoint, Family};
 pub struct TemplateKey {
     protocol: u8,
     client: Addr,
+    /// 0, unless another director has it otherwise.
+    client_port: u16,
     virtual_endpoint: Endpoint,
     /// The call that it is about, if the service's persistence engine tells calls apart.
     call: Option<Arc<[u8]>>,
@@ -34,9 +38,48 @@ pub struct TemplateKey {
 #[derive(Debug)]
 pub struct Template {
     real: Arc<RealServer>,
-    assured: AtomicBool,
+    key: TemplateKey,
+    /// What a listing shows of the server's port.
+    real_port: u16,
+    /// Bit 0 is set once one of its connections was answered; others only if another director says
+    /// so.
+    state: AtomicU8,
+    /// Whether its client finds it no more.
+    retired: AtomicBool,
+    timeout_ms: AtomicU64,
+    traits: TemplateTraits,
+    /// Packets of its connections that it was asked about for other directors' sake.
+    in_packets: AtomicU32,
+    /// When it was told to other directors last: milliseconds, and retries in the two lowest bits.
+    told: AtomicU64,
     /// Its record in the table.
     id: u32,
+}
+
+/// What a template is told to other directors with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TemplateTraits {
+    /// Bits of [`flag`] beside those that every template has.
+    pub flags: u32,
+    /// The firewall mark of the packet that it was made for, or 0.
+    pub mark: u32,
+}
+
+/// A template as another director tells of it.
+#[derive(Clone, Debug)]
+pub struct HeardTemplate {
+    /// What connections share it.
+    pub key: TemplateKey,
+    /// Its server.
+    pub real_endpoint: Endpoint,
+    /// The number of its state.
+    pub state: u8,
+    /// Milliseconds it lives without another connection.
+    pub timeout_ms: u64,
+    /// How it is told on.
+    pub traits: TemplateTraits,
+    /// Packets that it is taken to have been asked about.
+    pub in_packets: u32,
 }
 
 /// What a listing shows of a template.
@@ -46,8 +89,10 @@ pub struct TemplateView {
     pub key: ConnKey,
     /// The call that it is about: what the SIP persistence engine found.
     pub call: Option<Arc<[u8]>>,
-    /// Whether one of its connections was ever answered.
-    pub is_assured: bool,
+    /// The number of its state.
+    pub state: u8,
+    /// Whether another director told of it.
+    pub is_heard: bool,
     /// Milliseconds until it expires, if no connection begins or is left then.
     pub remaining_ms: u32,
 }
@@ -61,6 +106,8 @@ pub struct TemplateTable {
     /// Made for the first template, which tells the time.
     wheel: Option<Wheel>,
     limit: usize,
+    /// Templates that were held when their time was up, if anybody wants to know.
+    renewed: Option<Vec<Arc<Template>>>,
 }
 
 #[derive(Debug, Default)]
@@ -68,9 +115,6 @@ struct Records32(Vec<Record>);
 
 #[derive(Debug)]
 struct Record {
-    key: TemplateKey,
-    real_port: u16,
-    timeout_ms: u64,
     deadline: Moment,
     links: Links,
     /// `None` in a record that is free.
@@ -91,6 +135,9 @@ const HELD_TIMEOUT_MS: u64 = 60_000;
 const RETIRED_PORT: u16 = 0xffff;
 
 const FTP: u16 = 21;
+/// Renewed templates that wait to be told at most.
+const MAX_RENEWED: usize = 4096;
+const ASSURED: u8 = 1;
 
 impl TemplateKey {
     /// The key of what `client` sends to `destination` of a persistent service.
@@ -106,7 +153,7 @@ impl TemplateKey {
                 let own = destination.port == port && port != FTP;
                 let port = if own { port } else { 0 };
                 let virtual_endpoint = Endpoint::new(destination.addr, port);
-                Self { protocol: protocol.number(), client, virtual_endpoint, call: None }
+                Self::heard(protocol.number(), without_port(client), virtual_endpoint, None)
             }
             ServiceKey::Mark { mark, family } => {
                 let addr = match family {
@@ -114,7 +161,7 @@ impl TemplateKey {
                     Family::V6 => Addr::v6(u128::from(mark) << 96),
                 };
                 let virtual_endpoint = Endpoint::new(addr, 0);
-                Self { protocol: 0, client, virtual_endpoint, call: None }
+                Self::heard(0, without_port(client), virtual_endpoint, None)
             }
         }
     }
@@ -123,6 +170,32 @@ impl TemplateKey {
     #[must_use]
     pub fn of_call(self, call: &[u8]) -> Self {
         Self { call: Some(call.into()), ..self }
+    }
+
+    /// The key that another director tells.
+    pub fn heard(
+        protocol: u8,
+        client: Endpoint,
+        virtual_endpoint: Endpoint,
+        call: Option<&[u8]>,
+    ) -> Self {
+        let Endpoint { addr: client, port: client_port } = client;
+        Self { protocol, client, client_port, virtual_endpoint, call: call.map(Arc::from) }
+    }
+
+    /// IP protocol number, or 0.
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The virtual address and port, as far as it depends on them.
+    pub fn virtual_endpoint(&self) -> Endpoint {
+        self.virtual_endpoint
+    }
+
+    /// The call that it is about.
+    pub fn call(&self) -> Option<&[u8]> {
+        self.call.as_deref()
     }
 
     /// The client, or the network of clients, that it binds.
@@ -134,6 +207,10 @@ impl TemplateKey {
     pub fn has_port(&self) -> bool {
         self.virtual_endpoint.port != 0
     }
+}
+
+fn without_port(addr: Addr) -> Endpoint {
+    Endpoint::new(addr, 0)
 }
 
 /// The client's network: `netmask` is a mask for IPv4 and a prefix length for IPv6.
@@ -153,17 +230,78 @@ impl Template {
         &self.real
     }
 
+    /// What connections share it.
+    pub fn key(&self) -> &TemplateKey {
+        &self.key
+    }
+
+    /// Its addresses, as they are listed and told.
+    pub fn addresses(&self) -> ConnKey {
+        let port_of = |port| if self.retired.load(Relaxed) { RETIRED_PORT } else { port };
+        let TemplateKey { protocol, client, client_port, virtual_endpoint, .. } = self.key;
+        let client_port = if self.retired.load(Relaxed) { 0 } else { client_port };
+        ConnKey {
+            protocol,
+            client: Endpoint::new(client, client_port),
+            virtual_endpoint: Endpoint::new(virtual_endpoint.addr, port_of(virtual_endpoint.port)),
+            real_endpoint: Endpoint::new(self.real.addr(), port_of(self.real_port)),
+        }
+    }
+
+    /// What it is told to other directors with.
+    pub fn traits(&self) -> TemplateTraits {
+        self.traits
+    }
+
+    /// The number of its state.
+    pub fn state(&self) -> u8 {
+        self.state.load(Relaxed)
+    }
+
+    /// Milliseconds it lives without another connection.
+    pub fn timeout_ms(&self) -> u64 {
+        self.timeout_ms.load(Relaxed)
+    }
+
+    /// Counts a packet that it is asked about, and tells how many there were.
+    pub fn count_in(&self) -> u32 {
+        self.in_packets.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// When it was told to other directors last.
+    pub fn told(&self) -> Told {
+        let told = self.told.load(Relaxed);
+        Told { until_ms: told >> 2, retries: (told & 3) as u8 }
+    }
+
+    /// Takes note of having been told.
+    pub fn set_told(&self, told: Told) {
+        self.told.store(told.until_ms << 2 | u64::from(told.retries & 3), Relaxed);
+    }
+
     /// Notes that one of its connections was answered.
     pub fn assure(&self) {
         // Read first, so that workers do not take the line from each other for nothing.
         if !self.is_assured() {
-            self.assured.store(true, Relaxed);
+            self.state.fetch_or(ASSURED, Relaxed);
         }
     }
 
     /// Whether one of its connections was ever answered.
     pub fn is_assured(&self) -> bool {
-        self.assured.load(Relaxed)
+        self.state() & ASSURED != 0
+    }
+
+    /// Whether its server is one of the services'; else another director told of it before its
+    /// service was there.
+    fn is_bound(&self) -> bool {
+        !self.real.is_absent()
+    }
+
+    fn hear(&self, heard: &HeardTemplate) {
+        self.state.store(heard.state, Relaxed);
+        self.timeout_ms.store(heard.timeout_ms, Relaxed);
+        self.in_packets.store(heard.in_packets, Relaxed);
     }
 
     /// Whether new connections may follow it. A weight of 0 ends that only with
@@ -176,7 +314,11 @@ impl Template {
 impl TemplateView {
     /// The state's name, as `ipvsadm -Lc` shows it.
     pub fn state(&self) -> &'static str {
-        if self.is_assured { "ASSURED" } else { "NONE" }
+        match self.state {
+            0 => "NONE",
+            ASSURED => "ASSURED",
+            _ => "ERR!",
+        }
     }
 }
 
@@ -195,7 +337,21 @@ impl TemplateTable {
             index: HashMap::new(),
             wheel: None,
             limit,
+            renewed: None,
         }
+    }
+
+    /// Takes note of templates that are renewed because connections hold them, or no longer.
+    pub fn note_renewals(&mut self, wanted: bool) {
+        match wanted {
+            true => drop(self.renewed.get_or_insert_default()),
+            false => self.renewed = None,
+        }
+    }
+
+    /// The templates that were renewed since the last call.
+    pub fn take_renewed(&mut self) -> Vec<Arc<Template>> {
+        self.renewed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The template under `key`, whose time begins anew.
@@ -219,8 +375,7 @@ impl TemplateTable {
         if template.is_valid(expire_quiescent) {
             return Some(template);
         }
-        record.key.virtual_endpoint.port = RETIRED_PORT;
-        record.real_port = RETIRED_PORT;
+        template.retired.store(true, Relaxed);
         self.index.remove(key);
         None
     }
@@ -236,29 +391,114 @@ impl TemplateTable {
         timeout_s: u32,
         now: Moment,
     ) -> Option<Arc<Template>> {
+        let traits = TemplateTraits::default();
+        self.insert_with(key, real, real_port, u64::from(timeout_s) * 1000, traits, now)
+    }
+
+    /// The same, of interest to other directors.
+    pub fn insert_with(
+        &mut self,
+        key: TemplateKey,
+        real: Arc<RealServer>,
+        real_port: u16,
+        timeout_ms: u64,
+        traits: TemplateTraits,
+        now: Moment,
+    ) -> Option<Arc<Template>> {
         if self.len() >= self.limit {
             return None;
         }
         real.bind_template();
         let id = self.free.last().copied().unwrap_or(self.records.0.len() as u32);
-        let template = Arc::new(Template { real, assured: AtomicBool::new(false), id });
-        let timeout_ms = u64::from(timeout_s) * 1000;
-        let mut record = Record {
+        let template = Arc::new(Template {
+            real,
             key: key.clone(),
             real_port,
-            timeout_ms,
-            deadline: now,
-            links: Links::NONE,
-            template: Some(Arc::clone(&template)),
-        };
-        record.deadline = record.from(now);
-        let deadline = record.deadline;
+            state: AtomicU8::new(0),
+            retired: AtomicBool::new(false),
+            timeout_ms: AtomicU64::new(timeout_ms),
+            traits,
+            in_packets: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            id,
+        });
+        let record =
+            Record { deadline: now, links: Links::NONE, template: Some(Arc::clone(&template)) };
         let put = self.put(record);
         debug_assert_eq!(put, id, "the record is the next free one");
         self.index.insert(key, id);
-        let wheel = self.wheel.get_or_insert_with(|| Wheel::new(now));
-        wheel.insert(&mut self.records, id, deadline);
+        self.wheel.get_or_insert_with(|| Wheel::new(now));
+        self.schedule(id, now);
         Some(template)
+    }
+
+    /// The server of a template that is known, but still has none of the services' servers.
+    pub fn unbound(&self, key: &TemplateKey) -> Option<Endpoint> {
+        let template = self.records.0[*self.index.get(key)? as usize].template.as_ref()?;
+        (!template.is_bound()).then(|| Endpoint::new(template.real.addr(), template.real_port))
+    }
+
+    /// Takes over what another director tells of a template, with its server if there is one for
+    /// it; `false` if the table is full.
+    ///
+    /// **Source** — IPVS `ip_vs_proc_conn`.
+    pub fn hear(
+        &mut self,
+        heard: HeardTemplate,
+        real: Option<Arc<RealServer>>,
+        now: Moment,
+    ) -> bool {
+        let known = self.index.get(&heard.key).copied();
+        let known = known.and_then(|id| {
+            if self.settle(id, now) {
+                return Some(id);
+            }
+            self.remove(id);
+            None
+        });
+        let Some(id) = known else { return self.insert_heard(heard, real, now).is_some() };
+        let template = self.records.0[id as usize].template.clone();
+        let Some(template) = template else { return false };
+        if !template.is_bound() && real.is_some() {
+            self.remove(id);
+            return self.insert_heard(heard, real, now).is_some();
+        }
+        template.hear(&heard);
+        self.schedule(id, now);
+        true
+    }
+
+    fn insert_heard(
+        &mut self,
+        heard: HeardTemplate,
+        real: Option<Arc<RealServer>>,
+        now: Moment,
+    ) -> Option<Arc<Template>> {
+        let Endpoint { addr, port } = heard.real_endpoint;
+        let mut traits = heard.traits;
+        let real = match real {
+            Some(real) => {
+                traits.flags &= !(flag::METHOD | flag::ONE_WAY);
+                traits.flags |= flag::of_method(real.method());
+                real
+            }
+            None => Arc::new(RealServer::absent(addr, port)),
+        };
+        let (key, timeout_ms) = (heard.key.clone(), heard.timeout_ms);
+        let template = self.insert_with(key, real, port, timeout_ms, traits, now)?;
+        template.hear(&heard);
+        Some(template)
+    }
+
+    /// Sets a record's timer to its template's time, from now on.
+    fn schedule(&mut self, id: u32, now: Moment) {
+        let record = &mut self.records.0[id as usize];
+        record.deadline = record.from(now);
+        let deadline = record.deadline;
+        if let Some(wheel) = &mut self.wheel {
+            wheel.remove(&mut self.records, id);
+            wheel.insert(&mut self.records, id, deadline);
+        }
     }
 
     /// Removes templates whose time is up and that no connection holds; looks at `budget` of them,
@@ -337,10 +577,13 @@ impl TemplateTable {
         if now < record.deadline {
             return true;
         }
-        if !record.is_held() {
+        let Some(template) = record.template.as_ref().filter(|_| record.is_held()) else {
             return false;
+        };
+        template.timeout_ms.store(HELD_TIMEOUT_MS, Relaxed);
+        if let Some(renewed) = self.renewed.as_mut().filter(|all| all.len() < MAX_RENEWED) {
+            renewed.push(Arc::clone(template));
         }
-        record.timeout_ms = HELD_TIMEOUT_MS;
         record.deadline = record.from(now);
         true
     }
@@ -361,8 +604,8 @@ impl TemplateTable {
         let record = &mut self.records.0[id as usize];
         let Some(template) = record.template.take() else { return };
         template.real.unbind_template();
-        if self.index.get(&record.key) == Some(&id) {
-            self.index.remove(&record.key);
+        if self.index.get(&template.key) == Some(&id) {
+            self.index.remove(&template.key);
         }
         self.free.push(id);
     }
@@ -371,7 +614,8 @@ impl TemplateTable {
 impl Record {
     /// When its time is up if it begins now.
     fn from(&self, now: Moment) -> Moment {
-        Moment::from_ms(now.as_ms().saturating_add(self.timeout_ms))
+        let timeout_ms = self.template.as_ref().map_or(0, |template| template.timeout_ms());
+        Moment::from_ms(now.as_ms().saturating_add(timeout_ms))
     }
 
     /// Whether connections hold the template. None can come to do so while the table is locked.
@@ -386,14 +630,10 @@ impl Record {
             return None;
         }
         Some(TemplateView {
-            key: ConnKey {
-                protocol: self.key.protocol,
-                client: Endpoint::new(self.key.client, 0),
-                virtual_endpoint: self.key.virtual_endpoint,
-                real_endpoint: Endpoint::new(template.real.addr(), self.real_port),
-            },
-            call: self.key.call.clone(),
-            is_assured: template.is_assured(),
+            key: template.addresses(),
+            call: template.key.call.clone(),
+            state: template.state(),
+            is_heard: template.traits.flags & flag::HEARD != 0,
             remaining_ms: remaining_ms.min(u64::from(u32::MAX)) as u32,
         })
     }

@@ -57,6 +57,7 @@ impl Director {
             host: host_ends(&key, transit.network),
             state,
             timeout_ms: state.timeout_ms(&self.snapshot.timeouts),
+            sync: self.traits(transit),
         };
         let Some(id) = self.conns.insert(new, transit.now) else {
             return Some(Verdict::Drop(DropReason::TableFull));
@@ -93,7 +94,10 @@ impl Director {
         let quiescent = self.snapshot.settings.expire_quiescent_template != 0;
         let mut templates = self.services.templates();
         let template = templates.find(&key, quiescent, transit.now).or_else(|| {
-            templates.insert(key, Arc::clone(real), real.port(), timeout_s, transit.now)
+            let traits = self.template_traits(real.method(), transit);
+            let timeout_ms = u64::from(timeout_s) * 1000;
+            let (real, port) = (Arc::clone(real), real.port());
+            templates.insert_with(key, real, port, timeout_ms, traits, transit.now)
         });
         let (real, one_packet) = (Arc::clone(real), spec.one_packet);
         Some(template.map(|template| Call { virtual_endpoint, real, template, one_packet }))

@@ -46,7 +46,7 @@ impl Director {
     /// Expires connections whose time has come, drops some if the defences say so, and ends those
     /// of removed servers, but does no more than about `budget` steps of each.
     pub fn handle_timeout(&mut self, now: Moment, budget: u32) {
-        self.conns.expire(now, budget);
+        self.expire(now, budget);
         self.drop_entries(now, budget);
         self.sweep(budget);
     }

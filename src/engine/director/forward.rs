@@ -70,7 +70,11 @@ impl Director {
         conn.count_in();
         let is_first = conn.in_packets() == 1;
         self.advance(id, transit, Direction::ToReal);
-        self.transmit(transit, id, is_first)
+        let verdict = self.transmit(transit, id, is_first);
+        if self.master.is_some() {
+            self.announce(id, transit.now);
+        }
+        verdict
     }
 
     /// Judges a packet of the real server.

@@ -57,6 +57,7 @@ impl Director {
             host: host_ends(&key, transit.network),
             state,
             timeout_ms: state.timeout_ms(&self.snapshot.timeouts),
+            sync: self.traits(transit),
         };
         let id = self.conns.insert(new, transit.now)?;
         self.conns.get_mut(id).join(family);

@@ -70,6 +70,7 @@ impl Director {
             host: host_ends(&key, transit.network),
             state: first_state(protocol),
             timeout_ms: NEW_TIMEOUT_MS,
+            sync: self.traits(transit),
         };
         let Some(id) = self.conns.insert(new, transit.now) else {
             return Verdict::Drop(DropReason::TableFull);

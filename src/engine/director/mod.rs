@@ -24,6 +24,8 @@
 //! [`handle_batch`](Director::handle_batch), then [`poll_output`](Director::poll_output) until
 //! `None`, then [`poll_datagram`](Director::poll_datagram) until `None`, each judged like a packet
 //! (by the director that owns its connection, if there are several).
+//! [`poll_sync`](Director::poll_sync) until `None` brings what other directors are to be told;
+//! [`handle_sync`](Director::handle_sync) takes what they tell.
 //! [`handle_timeout`](Director::handle_timeout) and [`expire_fragments`](Director::expire_fragments)
 //! ten times a second or more often: that is how exactly connections expire. `now` never goes back.
 
@@ -41,6 +43,7 @@ mod outbound;
 mod paths;
 mod related;
 mod schedule;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod transit;
@@ -61,6 +64,7 @@ use super::local::Pools;
 use super::network::Network;
 use super::scheduler::Random;
 use super::service::{Protocol, ServiceTable, Snapshot};
+use super::sync::master::Master;
 use super::time::Moment;
 use super::verdict::{DropReason, Verdict, VerdictCounters};
 use crate::packet::headers::{ISAKMP, protocol};
@@ -69,6 +73,7 @@ use crate::packet::{Addr, Checksum, Endpoint, Fragment, Headers, PacketBuf};
 use chores::Chores;
 use errors::ErrorLimit;
 use paths::Paths;
+pub use sync::SyncCounters;
 use transit::Transit;
 pub use transmit::FullNatCounters;
 use unbound::Masqueraded;
@@ -136,6 +141,9 @@ pub struct Director {
     whole: VecDeque<Datagram>,
     verdicts: VerdictCounters,
     full_nat: FullNatCounters,
+    /// Tells connections to other directors, while it is to.
+    master: Option<Box<Master>>,
+    heard: SyncCounters,
 }
 
 /// A packet that the director sends by itself.
@@ -182,7 +190,10 @@ impl Director {
             whole: VecDeque::new(),
             verdicts: VerdictCounters::default(),
             full_nat: FullNatCounters::default(),
+            master: None,
+            heard: SyncCounters::default(),
         };
+        director.follow_sync();
         director.pools.follow(&director.snapshot.locals);
         director
     }
@@ -199,6 +210,7 @@ impl Director {
             self.epoch = epoch;
             self.snapshot = self.services.snapshot();
             self.pools.follow(&self.snapshot.locals);
+            self.follow_sync();
         }
     }
 
@@ -341,6 +353,7 @@ impl Director {
         }
         if let Some((id, direction)) = self.conns.find(lookup)
             && (self.balances() || self.conns.get(id).is_outbound())
+            && (direction == Direction::ToClient || !self.stands_by())
         {
             transit.tell(|| Event::Found { connection: Sight::of(self.conns.get(id)), direction });
             return match direction {
@@ -366,6 +379,9 @@ impl Director {
 
     /// Judges a packet that belongs to no connection.
     fn judge_unknown(&mut self, transit: &mut Transit<'_, '_, impl Network>) -> Verdict {
+        if self.stands_by() {
+            return self.act_as_host(transit);
+        }
         if let Some(verdict) = self.schedule(transit) {
             return verdict;
         }

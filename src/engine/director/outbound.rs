@@ -3,7 +3,7 @@
 use super::transit::Transit;
 use super::{Director, without_port};
 use crate::engine::conn::tcp::{TcpFlags, TcpState};
-use crate::engine::conn::{ConnId, ConnKey, HostEnds, NewConnection, State};
+use crate::engine::conn::{ConnId, ConnKey, HostEnds, NewConnection, State, SyncTraits};
 use crate::engine::event::Event;
 use crate::engine::network::{Network, Owner};
 use crate::engine::service::ForwardingMethod;
@@ -73,6 +73,7 @@ impl Director {
             host: HostEnds::default(),
             state,
             timeout_ms,
+            sync: SyncTraits::default(),
         };
         self.conns.insert(new, now)
     }

@@ -158,7 +158,10 @@ impl Director {
                 let real = ask(&mut pool, &flow, transit, &mut self.random);
                 let real = real.ok_or(DropReason::NoServer)?;
                 let port = if key.has_port() { real.port() } else { 0 };
-                let inserted = templates.insert(key, real, port, timeout_s, transit.now);
+                let traits = self.template_traits(real.method(), transit);
+                let timeout_ms = u64::from(timeout_s) * 1000;
+                let inserted =
+                    templates.insert_with(key, real, port, timeout_ms, traits, transit.now);
                 inserted.ok_or(DropReason::TableFull)?
             }
         };
@@ -202,6 +205,7 @@ impl Director {
             host: host_ends(&key, transit.network),
             state: first_state(protocol),
             timeout_ms: NEW_TIMEOUT_MS,
+            sync: self.traits(transit),
         };
         let id = self.conns.insert(new, transit.now).ok_or(DropReason::TableFull)?;
         counted.counters(self.worker).count_connection();

@@ -5,6 +5,7 @@ mod fragments;
 mod fullnat;
 mod ipv6;
 mod persistence;
+mod sync;
 mod telling;
 mod tunnel;
 

@@ -27,6 +27,7 @@ pub struct RealServer {
     client_address: AtomicU8,
     available: AtomicBool,
     overloaded: AtomicBool,
+    absent: bool,
     load: CachePadded<Load>,
     counters: Box<[CachePadded<Counters>]>,
 }
@@ -63,11 +64,24 @@ impl RealServer {
             client_address: AtomicU8::new(0),
             available: AtomicBool::new(true),
             overloaded: AtomicBool::new(false),
+            absent: false,
             load: CachePadded::default(),
             counters: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
         };
         real.configure(spec);
         real
+    }
+
+    /// Stands in for a server that no service has: it is never available.
+    pub fn absent(addr: Addr, port: u16) -> Self {
+        let real = Self { absent: true, ..Self::new(&RealSpec::new(addr, port), 1) };
+        real.set_available(false);
+        real
+    }
+
+    /// Whether it only stands in for a server that no service has.
+    pub fn is_absent(&self) -> bool {
+        self.absent
     }
 
     /// Takes over everything of `spec` but the identity.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::pool::VirtualService;
+use super::real::RealServer;
 use super::spec::{Protocol, ServiceKey, Timeouts};
 use crate::engine::local::Locals;
 use crate::engine::mark::{MarkRule, mark};
 use crate::engine::network::Network;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
-use crate::packet::{Addr, Family, Headers, Prefix};
+use crate::engine::sync::{Entry, SyncRoles, flag};
+use crate::packet::{Addr, Endpoint, Family, Headers, Prefix};
 
 /// The services as they are at one moment. Never changes once published.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Snapshot {
     pub snat: Vec<SnatRule>,
     /// From which local endpoints connections by full NAT may begin.
     pub locals: Arc<Locals>,
+    /// The synchronisation that takes place.
+    pub sync: SyncRoles,
     /// How packets that may open a connection are marked: all rules that fit, in their order.
     pub marks: Vec<MarkRule>,
     /// Networks, of more than one address, whose packets may be a marked service's.
@@ -55,6 +59,23 @@ impl Snapshot {
         let at = |port| self.service(&ServiceKey::Address { protocol, addr, port });
         let may_be_ftp_data = protocol == Protocol::Tcp && (port == 20 || port >= 1024);
         at(port).or_else(|| if may_be_ftp_data { at(21) } else { None }).or_else(|| at(0))
+    }
+
+    /// The server of a connection that another director told of: of the service by the mark, else by
+    /// address and port.
+    ///
+    /// **Source** — IPVS `ip_vs_find_dest`.
+    pub fn server_of(&self, entry: &Entry) -> Option<Arc<RealServer>> {
+        let Endpoint { addr, port } = entry.virtual_endpoint;
+        let key = ServiceKey::Mark { mark: entry.mark, family: entry.client.addr.family() };
+        let marked = self.service(&key).filter(|_| entry.mark != 0);
+        let by_address = || self.lookup(Protocol::from_number(entry.protocol)?, addr, port);
+        let service = marked.or_else(by_address)?;
+        let Endpoint { addr, port } = entry.real_endpoint;
+        let is_translated = entry.flags & flag::METHOD == flag::MASQUERADE;
+        let first = if entry.mark != 0 && !is_translated { 0 } else { port };
+        let pool = service.pool();
+        pool.find(addr, first).or_else(|| pool.find(addr, first ^ port)).cloned()
     }
 
     /// All services, in no particular order.

@@ -16,6 +16,7 @@ use crate::engine::mark::MarkRule;
 use crate::engine::settings::{Setting, SettingError, Settings};
 use crate::engine::snat::SnatRule;
 use crate::engine::stats::{Account, ESTIMATION_PERIOD_MS, Rates, Totals};
+use crate::engine::sync::SyncRoles;
 use crate::engine::time::Moment;
 use crate::packet::Addr;
 
@@ -331,6 +332,14 @@ impl ServiceTable {
         let _editor = self.editor();
         let locals = Arc::new(locals);
         self.publish_quietly(|snapshot| snapshot.locals = locals);
+    }
+
+    /// Says what synchronisation takes place. No edit of services: what follows those need not
+    /// follow this one.
+    pub fn set_sync(&self, sync: SyncRoles) {
+        let _editor = self.editor();
+        self.templates().note_renewals(sync.master.is_some());
+        self.publish_quietly(|snapshot| snapshot.sync = sync);
     }
 
     /// Replaces the rules by which packets are marked.

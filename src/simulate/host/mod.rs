@@ -10,6 +10,7 @@ mod policy;
 mod routes;
 mod sockets;
 mod story;
+mod sync;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
 use super::topology::{Host, Link};
+use crate::control::RunningSync;
 use crate::engine::event::Event;
 use crate::engine::fragments::{Gathered, Reassembly};
 use crate::engine::service::ServiceTable;
@@ -119,6 +121,7 @@ pub struct DirectorHost {
     emitted: VecDeque<Emission>,
     next_id: u32,
     now: Moment,
+    sync: Vec<RunningSync>,
     /// What became of each packet, if anybody wants to know.
     stories: Option<VecDeque<Story>>,
 }
@@ -142,6 +145,7 @@ impl DirectorHost {
             emitted: VecDeque::new(),
             next_id: FIRST_ID,
             now,
+            sync: Vec::new(),
             stories: None,
         }
     }
@@ -170,6 +174,7 @@ impl DirectorHost {
         self.director.handle_timeout(now, EXPIRY_BUDGET);
         self.director.expire_fragments(&self.routes, now, EXPIRY_BUDGET);
         self.collect_output();
+        self.send_sync();
     }
 
     /// Takes a packet that arrived on a link.
@@ -180,6 +185,10 @@ impl DirectorHost {
             return self.note(&packet, Vec::new(), Fate::NotTaken(reason));
         }
         self.director.refresh();
+        if packet.dst.is_multicast() {
+            // Nobody routes multicast here, and no other program listens to any.
+            return self.hear_sync(&packet, link);
+        }
         let is_here = self.is_here(&packet, link);
         if let Err(refused) = self.take_options(&mut datagram, &packet, is_here) {
             match refused {

@@ -26,6 +26,7 @@ impl<W: Write> Player<W> {
 
     pub(super) fn ipvsadm(&mut self, arguments: &[String], stdin: &str) -> Output {
         let output = self.administration.ipvsadm(arguments, stdin, &self.lab.host, self.now);
+        self.lab.host.set_sync(self.administration.sync_daemons());
         // Commands take longer than what the kernel puts off to its next tick.
         self.lab.host.advance(self.now);
         output
