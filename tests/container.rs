@@ -14,6 +14,7 @@ use std::process::Command;
 
 use container::engine::{Engine, Process, succeeded, wait};
 use container::image;
+use ulvs::lab::net::{self, Namespace};
 use ulvs::lab::web;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -73,19 +74,19 @@ fn address(engine: &Engine, container: &str) -> IpAddr {
     engine.inspect(container, template).parse().unwrap()
 }
 
-/// Who answers the engine's host, by way of its bridge.
-fn servers(engine: &Engine, service: SocketAddr, count: usize) -> Vec<String> {
+/// Who answers a host, one after the other.
+fn servers(host: &Namespace, service: SocketAddr, count: usize) -> Vec<String> {
     let fetch = || (0..count).map(|_| web::get(service, "/", PATIENCE).unwrap().server).collect();
-    engine.host.run(fetch).unwrap()
+    host.run(fetch).unwrap()
 }
 
-/// Has bytes go both ways, as the engine's host.
-fn transfer(engine: &Engine, service: SocketAddr, length: u64) {
+/// Has bytes go both ways.
+fn transfer(host: &Namespace, service: SocketAddr, length: u64) {
     let transfer = || {
         web::download(service, length, PATIENCE).unwrap();
         web::upload(service, length, PATIENCE).unwrap();
     };
-    engine.host.run(transfer).unwrap();
+    host.run(transfer).unwrap();
 }
 
 /// The kernel of a director's container has refused nothing.
@@ -129,11 +130,11 @@ fn the_commands_of_readme_work_as_they_are_typed() {
     let seen = engine.docker(&format!("{FETCH} http://lb/whoami"));
     assert!(seen.starts_with(&format!("you are {lb}:")), "{seen}");
     let service = SocketAddr::new(lb, 80);
-    assert_eq!(servers(&engine, service, 4), ["web1", "web2", "web1", "web2"]);
+    assert_eq!(servers(&engine.host, service, 4), ["web1", "web2", "web1", "web2"]);
     // Each server once in each direction.
     let moved = engine.docker(&format!("{FETCH} --bytes {} http://lb/", 100 * MIB));
     assert_eq!(moved.matches("104857600 bytes").count(), 2, "{moved}");
-    transfer(&engine, service, 100 * MIB);
+    transfer(&engine.host, service, 100 * MIB);
     let log = engine.log("lb");
     assert!(log.contains("guard sockets hold the ports of 1 service"), "{log}");
     assert!(log.contains("no guard rules (they need CAP_NET_ADMIN)"), "{log}");
@@ -150,8 +151,19 @@ fn a_container_ends_at_once_and_starts_again() {
     let engine = &lab.engine;
     lab.director("-p 8080:80", "ulvs");
     lab.assert_balanced();
-    // A published port: the engine's own proxy is the client.
-    assert_eq!(servers(engine, ([127, 0, 0, 1], 8080).into(), 2), ["web2", "web1"]);
+    // A published port, from the host itself and from beyond it.
+    assert_eq!(servers(&engine.host, ([127, 0, 0, 1], 8080).into(), 2), ["web2", "web1"]);
+    let outside = Namespace::new("outside").unwrap();
+    net::connect(&engine.host.end("outside"), &outside.end("eth0")).unwrap();
+    for (host, interface, address) in
+        [(&engine.host, "outside", "192.0.2.1/24"), (&outside, "eth0", "192.0.2.2/24")]
+    {
+        host.add_address(interface, address.parse().unwrap()).unwrap();
+        host.set_up(interface).unwrap();
+    }
+    let published = ([192, 0, 2, 1], 8080).into();
+    assert_eq!(servers(&outside, published, 2), ["web2", "web1"]);
+    transfer(&outside, published, 20 * MIB);
     // Had it not followed the signal, it would be killed in the end: status 137.
     engine.docker("stop --time 120 lb");
     assert_eq!(engine.inspect("lb", "{{.State.ExitCode}}"), "0");
@@ -261,11 +273,11 @@ fn other_methods_go_over_the_engines_network() {
         }
         let listing = engine.docker("exec lb ipvsadm -Ln");
         assert_eq!(listing.matches(name).count(), 2, "{listing}");
-        let mut answered = servers(&engine, service, 4);
+        let mut answered = servers(&engine.host, service, 4);
         answered.sort();
         assert_eq!(answered, ["web1", "web1", "web2", "web2"], "{method}");
         for _ in 0..2 {
-            transfer(&engine, service, 20 * MIB);
+            transfer(&engine.host, service, 20 * MIB);
         }
     }
     assert_kernel_is_silent(&engine.process("lb"));

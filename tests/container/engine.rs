@@ -168,13 +168,14 @@ pub fn succeeded(line: &str, output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Starts the daemon on file systems of its own, given its directory and its control groups' name.
-/// It must not touch the firewall of the host, which is a namespace here.
+/// Starts the daemon on file systems of its own, given its directory and its control groups' name;
+/// with its firewall rules where it can make them, in the network namespace that it is in.
 const DAEMON: &str = r#"
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs "$1/root"
-    exec dockerd --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs \
-        --cgroup-parent "/$2" --data-root "$1/root/data" --exec-root "$1/root/exec" \
+    iptables -t nat -S >/dev/null 2>&1 || firewall="--iptables=false --ip6tables=false"
+    exec dockerd $firewall --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$2" \
+        --data-root "$1/root/data" --exec-root "$1/root/exec" \
         --pidfile "$1/root/pid" --host "unix://$1/socket"
 "#;
 
