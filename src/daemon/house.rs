@@ -14,6 +14,7 @@ use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable, Snapsho
 use crate::engine::{Moment, SnatRule};
 use crate::guard::Guard;
 use crate::host::HostWatch;
+use crate::host::privileges::{self, CapabilitySet};
 use crate::link::{Event, HostView, Services};
 use crate::packet::{Addr, Family};
 use crate::worker::{Clock, Peers, SharedLink};
@@ -280,7 +281,7 @@ impl House {
         if self.outlet.is_some() {
             return;
         }
-        let rules = match may_make_rules() {
+        let rules = match privileges::has(CapabilitySet::NET_ADMIN) {
             true => "guard rules (nftables) on hosts that forward",
             false => "no guard rules (they need CAP_NET_ADMIN)",
         };
@@ -337,14 +338,6 @@ impl House {
         }
         summary
     }
-}
-
-/// Whether the process has CAP_NET_ADMIN. **Source** — proc(5), `CapEff`; capability number 12.
-fn may_make_rules() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> 12 & 1 == 1)
 }
 
 /// The ports of a range that are held at an address of the kernel.

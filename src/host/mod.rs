@@ -1,4 +1,4 @@
-//! What the kernel knows about this host, kept current.
+//! What the kernel knows about this host, kept current, and what it lets this process do.
 //!
 //! One thread asks the kernel over route netlink, listens to its notifications and publishes an
 //! immutable [`HostView`] whenever something changed. Needs no privilege. Refuses to know what the
@@ -7,6 +7,7 @@
 mod advice;
 mod device;
 mod dump;
+pub mod privileges;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -8,6 +8,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use crate::host::privileges::{self, CapabilitySet};
+
 /// Why no lab can be made on this system.
 #[derive(Debug, thiserror::Error)]
 #[error("this system does not let {who} make namespaces ({source})\n{advice}")]
@@ -22,7 +24,7 @@ pub struct Refusal {
 ///
 /// The process must have one thread only, and cannot get a second one afterwards.
 pub(super) fn isolate() -> Result<bool, Refusal> {
-    let privileged = has_privileges();
+    let privileged = privileges::has(NEEDED);
     if !privileged {
         become_namespace_root().map_err(refusal)?;
     }
@@ -53,16 +55,13 @@ pub(super) fn mount_virtual(kind: &str, on: &str) -> io::Result<()> {
     Ok(mount(Some(kind), on, Some(kind), flags, None::<&str>)?)
 }
 
-/// Capabilities without which a lab needs a user namespace: NET_BIND_SERVICE, NET_ADMIN, NET_RAW,
-/// SYS_CHROOT, SYS_PTRACE (to enter a host), SYS_ADMIN.
-const NEEDED: [u32; 6] = [10, 12, 13, 18, 19, 21];
-
-fn has_privileges() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    NEEDED.iter().all(|capability| bits & (1 << capability) != 0)
-}
+/// Capabilities without which a lab needs a user namespace; SYS_PTRACE is for entering a host.
+const NEEDED: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_ADMIN);
 
 fn become_namespace_root() -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
