@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -387,6 +387,32 @@ fn a_dead_directors_socket_is_replaced_and_a_live_ones_is_not() {
     let mut transport = SocketTransport::new(folder.socket());
     Director::new(&mut transport).info().expect("the first director is still there");
     drop(first);
+}
+
+#[test]
+fn where_everybody_may_write_the_directory_must_be_the_directors_own() {
+    let folder = Folder::new();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(&folder.0, 0o1777);
+    drop(serve(&folder).unwrap());
+    let run = folder.0.join("run");
+    let refused = || serve(&folder).unwrap_err().to_string();
+    set_mode(&run, 0o777);
+    assert!(refused().contains("must belong to the director's user"), "{}", refused());
+    set_mode(&run, 0o700);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&run, Some(65534), None).unwrap();
+        assert!(refused().contains("must belong to the director's user"), "{}", refused());
+    }
+    // Nor is somebody's link to elsewhere followed.
+    fs::remove_dir_all(&run).unwrap();
+    fs::create_dir(folder.0.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &run).unwrap();
+    assert!(refused().contains("must belong to the director's user"), "{}", refused());
+    fs::remove_file(&run).unwrap();
+    drop(serve(&folder).unwrap());
 }
 
 #[test]

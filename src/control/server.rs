@@ -192,7 +192,9 @@ fn may_control(socket: &Socket) -> Result<(), &'static str> {
 
 fn listen(path: &Path) -> io::Result<Socket> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(directory)?;
+        must_be_ours(directory)?;
     }
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
@@ -201,6 +203,23 @@ fn listen(path: &Path) -> io::Result<Socket> {
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Refuses a directory in one that everybody may write to, such as /tmp, if somebody else has made it
+/// or may write to it: who can replace the socket can stand in for the director.
+fn must_be_ours(directory: &Path) -> io::Result<()> {
+    let Some(around) = directory.parent() else { return Ok(()) };
+    let around = if around.as_os_str().is_empty() { Path::new(".") } else { around };
+    if fs::metadata(around)?.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let found = fs::symlink_metadata(directory)?;
+    if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let text = "its directory must belong to the director's user, and nobody else may write to it; \
+                remove it or choose another path";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 /// Removes the socket of a director that died.

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::client::Transport;
@@ -18,7 +20,7 @@ pub fn default_path() -> PathBuf {
     if let Some(path) = variable(PATH_VARIABLE) {
         return path;
     }
-    let user = nix::unistd::geteuid();
+    let user = geteuid();
     let directory = if user.is_root() {
         PathBuf::from("/run/ulvs")
     } else if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
@@ -52,7 +54,7 @@ impl SocketTransport {
 
     fn connect(&mut self) -> io::Result<&Socket> {
         if self.socket.is_none() {
-            let socket = connect(&self.path).map_err(|source| {
+            let socket = connect(&self.path).and_then(trusted).map_err(|source| {
                 let path = self.path.clone();
                 io::Error::new(source.kind(), Unreachable { path, source })
             })?;
@@ -112,6 +114,16 @@ pub(super) fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket)
+}
+
+/// A connection to a director of this user or of root; not to one that somebody else has put in its
+/// place, in a directory that everybody may write to. Root looks after itself.
+fn trusted(socket: Socket) -> io::Result<Socket> {
+    let (peer, user) = (getsockopt(&socket, PeerCredentials)?.uid(), geteuid());
+    match user.is_root() || peer == 0 || peer == user.as_raw() {
+        true => Ok(socket),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
 }
 
 /// The director sends no larger ones.
