@@ -28,6 +28,7 @@ use crate::control::server::Server;
 use crate::driver::af_packet::RingConfig;
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig};
+use crate::guard::AnnouncedPorts;
 use crate::host::HostWatch;
 use crate::link::{LinkLayer, OwnAddress, Settings};
 use crate::worker::{Clock, Mailbox, Patience, Peers, SharedLink, Worker, WorkerConfig};
@@ -113,7 +114,7 @@ impl Daemon {
         };
         let mut layer = LinkLayer::new(settings);
         layer.set_host(watch.view(), clock.now());
-        let link = Arc::new(SharedLink::new(layer));
+        let link = Arc::new(SharedLink::new(layer).with_keeper(Box::new(AnnouncedPorts::new())));
         let stop = Arc::new(AtomicBool::new(false));
         let mut inboxes = Vec::new();
         let mut mailboxes = Vec::new();

@@ -1,7 +1,10 @@
 //! What the director has to know about the network around it.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::event::Event;
-use crate::packet::Addr;
+use crate::packet::{Addr, Endpoint};
 
 /// Who answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,31 @@ pub enum Copies {
     All,
     /// Every one but those of services, from which guard rules keep it.
     ButServices,
+}
+
+/// Keeps the host's own stack away from an endpoint as long as it lives.
+pub trait Hold: fmt::Debug + Send + Sync {}
+
+/// Who keeps the host's own stack away from endpoints.
+pub trait Keeper: fmt::Debug + Send + Sync {
+    /// See [`Network::await_connection`]; the address is the host's own.
+    fn await_connection(&self, at: Endpoint) -> Awaited;
+}
+
+/// Where a connection that is announced is to come.
+#[derive(Clone, Debug)]
+pub struct Awaited {
+    /// The endpoint.
+    pub at: Endpoint,
+    /// What keeps the host's own stack away from it, if that is needed and can be had.
+    pub hold: Option<Arc<dyn Hold>>,
+}
+
+impl Awaited {
+    /// At an endpoint that nobody needs to be kept away from.
+    pub fn at(at: Endpoint) -> Self {
+        Self { at, hold: None }
+    }
 }
 
 /// Routes, link sizes and addresses, as far as verdicts depend on them.
@@ -54,6 +82,12 @@ pub trait Network {
     /// remembers answers must also ask again now and then, as neighbours come to be known.
     fn epoch(&self) -> u64 {
         0
+    }
+
+    /// Sees to it that a TCP connection to `at` comes to the director only; where the host needs
+    /// that port itself, it may be another one.
+    fn await_connection(&self, at: Endpoint) -> Awaited {
+        Awaited::at(at)
     }
 
     /// Whether the way to `to` leaves by the interface of this name.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::nftables::{
-    Base, Contents, Expression, Hook, LearnedSet, PORT, PROTOCOL, Relation, Set, addresses, key,
-    key_type,
+    Base, Contents, Expression, Hook, LearnedSet, MARK, PORT, PROTOCOL, Relation, Set, addresses,
+    key, key_type,
 };
 use crate::engine::SnatRule;
 use crate::packet::headers::protocol;
@@ -67,11 +67,31 @@ impl Layout {
         Hook::Prerouting(self.family)
     }
 
-    /// The set of connections to servers that the kernel forwards itself.
-    pub fn learned_set(self) -> LearnedSet {
+    /// The sets of connections to servers that the kernel forwards itself, and of datagrams in
+    /// fragments whose first one was dropped.
+    pub fn learned_sets(self) -> [LearnedSet; 2] {
         let addr = addresses(self.family);
-        let key_type = key_type(&[addr, PORT, addr, PORT, PROTOCOL]);
-        LearnedSet { name: DIRECT, key_type, key_len: 4 * (2 * self.addr_registers + 3) }
+        let connection = key_type(&[addr, PORT, addr, PORT, PROTOCOL]);
+        let (number, registers) =
+            (if self.addr_len == 4 { PORT } else { MARK }, self.addr_registers);
+        let set = |name, key_type, registers, keep_ms| LearnedSet {
+            name,
+            key_type,
+            key_len: 4 * registers,
+            keep_ms,
+        };
+        [
+            set(DIRECT, connection, 2 * registers + 3, DIRECT_MS),
+            set(PIECES, key_type(&[addr, addr, number]), 2 * registers + 1, PIECES_MS),
+        ]
+    }
+
+    /// Drops fragments after the first, which tell no ports, if the first was dropped; leaves the
+    /// others alone.
+    pub fn drop_pieces(self, to: &mut Contents) {
+        let known = vec![lookup(0, PIECES), Expression::Drop];
+        to.rules.push([self.is_fragment(Piece::Later), self.datagram(), known].concat());
+        to.rules.push([self.is_fragment(Piece::Later), vec![Expression::Accept]].concat());
     }
 
     /// Drops packets to endpoints.
@@ -85,8 +105,7 @@ impl Layout {
             return;
         }
         to.sets.push(self.endpoint_set(name, members));
-        to.rules
-            .push([self.is_endpoint(self.destination, 2, name), vec![Expression::Drop]].concat());
+        self.drop(to, self.is_endpoint(self.destination, 2, name));
     }
 
     /// Drops packets to addresses.
@@ -100,7 +119,7 @@ impl Layout {
             return;
         }
         to.sets.push(self.host_set(name, members));
-        to.rules.push([self.is_host(self.destination, name), vec![Expression::Drop]].concat());
+        self.drop(to, self.is_host(self.destination, name));
     }
 
     /// Drops packets from endpoints that would be forwarded, but for answers to what was forwarded;
@@ -116,7 +135,7 @@ impl Layout {
         }
         to.sets.push(self.endpoint_set(name, members));
         let found = self.is_endpoint(self.source, 0, name);
-        to.rules.push([found, self.unless_direct(), drop_forwarded()].concat());
+        self.drop(to, [found, self.unless_direct(), is_forwarded()].concat());
         to.forwarded.push([self.is_endpoint(self.destination, 2, name), self.learn()].concat());
         let behind = self.addr_registers;
         let quotes = [
@@ -128,7 +147,7 @@ impl Layout {
         self.drop_errors(to, &quotes);
     }
 
-    /// The same for all ports of addresses.
+    /// The same for all ports of addresses. Connections that these begin are no answers.
     pub fn drop_all_replies(
         self,
         to: &mut Contents,
@@ -140,8 +159,33 @@ impl Layout {
         }
         to.sets.push(self.host_set(name, members));
         let found = self.is_host(self.source, name);
-        to.rules.push([found, self.unless_direct(), drop_forwarded()].concat());
+        for is_answer in [not_tcp(), does_not_begin()] {
+            let unless = self.unless_direct();
+            self.drop(to, [found.clone(), is_answer, unless, is_forwarded()].concat());
+        }
         to.forwarded.push([self.is_host(self.destination, name), self.learn()].concat());
+        self.drop_errors(to, &self.quotes_host(name));
+    }
+
+    /// The same for protocols without ports.
+    pub fn drop_portless_replies(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8)>,
+    ) {
+        if members.is_empty() {
+            return;
+        }
+        to.sets.push(self.host_set(name, members));
+        let found = self.is_host(self.source, name);
+        let mut unless_direct = self.hosts(self.destination, self.source);
+        unless_direct.push(Expression::Miss { register: 0, set: DIRECT });
+        self.drop(to, [found, unless_direct, is_forwarded()].concat());
+        let mut learn = self.hosts(self.source, self.destination);
+        learn.push(Expression::Learn { register: 0, set: DIRECT, keep_ms: DIRECT_MS });
+        to.forwarded.push([self.is_host(self.destination, name), learn].concat());
+        self.drop_errors(to, &self.quotes_host(name));
     }
 
     /// Drops what the director translates on its way out, but for answers to what was forwarded in.
@@ -156,15 +200,62 @@ impl Layout {
             let (out, back) = (self.matches(snat, Way::Out), self.matches(snat, Way::In));
             if snat.protocol.is_none_or(|number| WITH_PORTS.contains(&number)) {
                 let unless = self.unless_direct();
-                to.rules.push([out.clone(), has_ports(), unless, drop_forwarded()].concat());
+                self.drop(to, [out.clone(), has_ports(), unless, is_forwarded()].concat());
                 to.forwarded.push([back, has_ports(), self.learn()].concat());
                 self.drop_errors(to, &self.matches_addresses(snat, Way::Out));
             }
             if snat.protocol.is_none_or(|number| number == self.icmp) {
                 let asks = self.is_icmp(self.echo_request);
-                to.rules.push([out, asks, drop_forwarded()].concat());
+                self.drop(to, [out, asks, is_forwarded()].concat());
             }
         }
+    }
+
+    /// Drops packets that meet some conditions, and what follows of their datagrams.
+    fn drop(self, to: &mut Contents, conditions: Vec<Expression>) {
+        let mut learn = self.datagram();
+        learn.push(Expression::Learn { register: 0, set: PIECES, keep_ms: PIECES_MS });
+        to.rules.push([self.is_fragment(Piece::First), conditions.clone(), learn].concat());
+        to.rules.push([conditions, vec![Expression::Drop]].concat());
+    }
+
+    /// Loads what the fragments of a datagram have in common.
+    fn datagram(self) -> Vec<Expression> {
+        let (offset, len) = match self.family {
+            Family::V4 => (4, 2),
+            Family::V6 => (V6_HEADER_LEN + 4, 4),
+        };
+        vec![
+            self.load_addr(0, self.source),
+            self.load_addr(self.addr_registers, self.destination),
+            load(2 * self.addr_registers, Base::Network, offset, len),
+        ]
+    }
+
+    /// Goes on for such a fragment.
+    fn is_fragment(self, piece: Piece) -> Vec<Expression> {
+        let (field, offset_bits, more): (_, u16, u16) = match self.family {
+            Family::V4 => (vec![load(0, Base::Network, 6, 2)], 0x1fff, 0x2000),
+            Family::V6 => (
+                vec![
+                    load(0, Base::Network, 6, 1),
+                    equal(0, vec![FRAGMENT_HEADER]),
+                    load(0, Base::Network, V6_HEADER_LEN + 2, 2),
+                ],
+                0xfff8,
+                0x0001,
+            ),
+        };
+        let (mask, relation, value) = match piece {
+            Piece::First => (offset_bits | more, Relation::Equal, more),
+            Piece::Later => (offset_bits, Relation::Unequal, 0),
+        };
+        let value = value.to_be_bytes().to_vec();
+        let test = vec![
+            Expression::Mask { register: 0, mask: mask.to_be_bytes().to_vec() },
+            Expression::Compare { register: 0, relation, value },
+        ];
+        [field, test].concat()
     }
 
     fn endpoint_set(self, name: &'static str, members: &BTreeSet<(Addr, u8, u16)>) -> Set {
@@ -196,6 +287,15 @@ impl Layout {
         vec![self.load_addr(0, offset), load_protocol(self.addr_registers), lookup(0, set)]
     }
 
+    /// Whether an ICMP error quotes a packet to an address with a protocol that are in a set.
+    fn quotes_host(self, set: &'static str) -> Vec<Expression> {
+        vec![
+            self.quoted(0, self.destination, self.addr_len),
+            self.quoted(self.addr_registers, self.protocol, 1),
+            lookup(0, set),
+        ]
+    }
+
     /// Drops ICMP errors that meet some conditions, unless they are about a packet of a connection
     /// that the kernel forwards.
     fn drop_errors(self, to: &mut Contents, conditions: &[Expression]) {
@@ -210,8 +310,8 @@ impl Layout {
         ];
         for kind in self.errors {
             let is_error = self.is_icmp(*kind);
-            let drop = drop_forwarded();
-            to.rules.push([&is_error, conditions, &unless_direct, &drop].concat());
+            let all = [&is_error, conditions, &unless_direct, &is_forwarded()].concat();
+            self.drop(to, all);
         }
     }
 
@@ -239,7 +339,7 @@ impl Layout {
     /// Remembers the connection of a packet to a server.
     fn learn(self) -> Vec<Expression> {
         let mut connection = self.connection(self.source, 0, self.destination, 2);
-        connection.push(Expression::Learn { register: 0, set: DIRECT });
+        connection.push(Expression::Learn { register: 0, set: DIRECT, keep_ms: DIRECT_MS });
         connection
     }
 
@@ -251,6 +351,19 @@ impl Layout {
             load(behind, Base::Transport, near_port, 2),
             self.load_addr(behind + 1, far),
             load(2 * behind + 1, Base::Transport, far_port, 2),
+            load_protocol(2 * behind + 2),
+        ]
+    }
+
+    /// Loads the same for a packet without ports.
+    fn hosts(self, near: u32, far: u32) -> Vec<Expression> {
+        let behind = self.addr_registers;
+        let no_port = |register| Expression::Constant { register, value: vec![0; 4] };
+        vec![
+            self.load_addr(0, near),
+            no_port(behind),
+            self.load_addr(behind + 1, far),
+            no_port(2 * behind + 1),
             load_protocol(2 * behind + 2),
         ]
     }
@@ -298,6 +411,13 @@ impl Layout {
     }
 }
 
+/// Which fragment of a datagram.
+#[derive(Clone, Copy)]
+enum Piece {
+    First,
+    Later,
+}
+
 /// Which way a packet goes.
 #[derive(Clone, Copy)]
 enum Way {
@@ -316,13 +436,26 @@ fn interface_name(pattern: &str) -> Vec<u8> {
     value
 }
 
-/// Drops the packet if it is not for the host itself.
-fn drop_forwarded() -> Vec<Expression> {
+fn not_tcp() -> Vec<Expression> {
+    let value = vec![protocol::TCP];
+    vec![load_protocol(0), Expression::Compare { register: 0, relation: Relation::Unequal, value }]
+}
+
+/// Goes on for segments of TCP that do not open a connection.
+fn does_not_begin() -> Vec<Expression> {
+    let opens = Expression::Compare { register: 0, relation: Relation::Unequal, value: vec![SYN] };
     vec![
-        Expression::DestinationType { register: 0 },
-        equal(0, UNICAST.to_ne_bytes().to_vec()),
-        Expression::Drop,
+        load_protocol(0),
+        equal(0, vec![protocol::TCP]),
+        load(0, Base::Transport, 13, 1),
+        Expression::Mask { register: 0, mask: vec![SYN | ACK | RST] },
+        opens,
     ]
+}
+
+/// Goes on for packets that are not for the host itself.
+fn is_forwarded() -> Vec<Expression> {
+    vec![Expression::DestinationType { register: 0 }, equal(0, UNICAST.to_ne_bytes().to_vec())]
 }
 
 fn load(register: u32, base: Base, offset: u32, len: u32) -> Expression {
@@ -344,6 +477,18 @@ fn equal(register: u32, value: Vec<u8>) -> Expression {
 /// Connections to servers that the kernel forwards: the other's address and port, the server's, the
 /// protocol.
 const DIRECT: &str = "direct";
+/// How long those are remembered. **Source** — a TCP connection's time in IPVS.
+const DIRECT_MS: u64 = 900_000;
+/// Datagrams whose first fragment was dropped: addresses and number.
+const PIECES: &str = "pieces";
+/// How long those are remembered. **Source** — Linux `ipfrag_time`.
+const PIECES_MS: u64 = 30_000;
+const FRAGMENT_HEADER: u8 = 44;
+const V6_HEADER_LEN: u32 = 40;
+/// Flags of TCP.
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
 /// Protocols with ports whose connections to the outside the director translates.
 const WITH_PORTS: [u8; 2] = [protocol::TCP, protocol::UDP];
 /// `RTN_UNICAST`: an address that is neither the host's own nor a group's.

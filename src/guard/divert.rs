@@ -11,10 +11,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::guarded_keys;
 use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set};
 use super::nftables::{PORT, PROTOCOL, addresses, key, key_type, octets};
+use super::plan::{guarded_keys, with_keys};
 use super::untrack::Untracked;
+use crate::engine::ftp;
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
 use crate::link::{HostView, Interface};
 use crate::packet::{Addr, Family, Prefix};
@@ -128,9 +129,10 @@ impl Diverted {
             return;
         }
         self.shared.insert(addr);
+        self.whole.extend(with_keys(protocol, port).iter().map(|number| (addr, *number)));
         match port {
             // Data connections come to any port.
-            0 | FTP => drop(self.whole.insert((addr, protocol.number()))),
+            0 | ftp::CONTROL_PORT => drop(self.whole.insert((addr, protocol.number()))),
             port => drop(self.services.insert((addr, protocol.number(), port))),
         }
     }
@@ -457,7 +459,6 @@ const CARRIERS: [&str; 5] = ["bridge", "bond", "team", "hsr", "openvswitch"];
 const PACKET_HOST: u8 = libc::PACKET_HOST;
 /// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
 const UNICAST: u32 = 1;
-const FTP: u16 = 21;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const FRAGMENT_HEADER: u8 = 44;

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use crate::engine::service::Protocol;
+use crate::packet::headers::protocol::{TCP, UDP};
 
 /// The program that has a port of this network namespace, as `name (pid)`; `None` if it cannot be
 /// seen, as when it belongs to another user.
-pub fn find(protocol: Protocol, port: u16) -> Option<String> {
+pub fn find(protocol: u8, port: u16) -> Option<String> {
     let tables: &[&str] = match protocol {
-        Protocol::Tcp => &["tcp", "tcp6"],
-        Protocol::Udp => &["udp", "udp6"],
-        Protocol::Sctp => &[],
+        TCP => &["tcp", "tcp6"],
+        UDP => &["udp", "udp6"],
+        _ => &[],
     };
     let inodes = tables.iter().filter_map(|table| {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
@@ -20,11 +20,11 @@ pub fn find(protocol: Protocol, port: u16) -> Option<String> {
 }
 
 /// The inode in a line of `/proc/net/tcp`, if it is of a socket that receives at the port.
-fn inode_of(line: &str, protocol: Protocol, port: u16) -> Option<u64> {
+fn inode_of(line: &str, protocol: u8, port: u16) -> Option<u64> {
     let mut fields = line.split_ascii_whitespace();
     let local = fields.nth(1)?;
     let state = fields.nth(1)?;
-    let receives = protocol != Protocol::Tcp || state == LISTEN;
+    let receives = protocol != TCP || state == LISTEN;
     let (_, hex) = local.rsplit_once(':')?;
     let matches = receives && u16::from_str_radix(hex, 16) == Ok(port);
     matches.then(|| fields.nth(5)?.parse().ok()).flatten()
@@ -56,16 +56,16 @@ mod tests {
     fn the_holder_of_a_port_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let named = find(Protocol::Tcp, port).unwrap();
+        let named = find(TCP, port).unwrap();
         assert!(named.contains(&format!("(process {})", std::process::id())), "{named}");
         drop(listener);
-        assert_eq!(find(Protocol::Tcp, port), None);
+        assert_eq!(find(TCP, port), None);
     }
 
     #[test]
     fn lines_that_are_no_sockets_are_skipped() {
         for line in ["", "  sl  local_address rem_address   st tx_queue", "0: x:y 0 0A", "0: :zz"] {
-            assert_eq!(inode_of(line, Protocol::Tcp, 80), None);
+            assert_eq!(inode_of(line, TCP, 80), None);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::plan::kernel_has_sctp;
 use super::socket::GuardSocket;
 use super::{Guarded, raise_descriptor_limit};
 use crate::engine::local::PortSet;
@@ -76,6 +77,14 @@ impl LocalPorts {
 
 fn hold_all(addr: Addr, protocol: Protocol) -> io::Result<Held> {
     let most = raise_descriptor_limit().saturating_sub(RESERVE + open_descriptors());
+    if protocol == Protocol::Sctp && !kernel_has_sctp() {
+        // One socket keeps the kernel from all ports of a protocol that it does not speak.
+        let whole =
+            Guarded { protocol: protocol.number(), at: Endpoint::new(addr, 0), interface: 0 };
+        let _sockets = vec![GuardSocket::open(whole)?];
+        return Ok(Held { ports: LOCAL_PORTS.collect(), _sockets });
+    }
+    let protocol = protocol.number();
     let (mut ports, mut sockets) = (PortSet::default(), Vec::new());
     let mut refused = io::Error::from(io::ErrorKind::QuotaExceeded);
     for port in LOCAL_PORTS.take(most) {

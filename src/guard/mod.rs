@@ -10,11 +10,14 @@
 //!
 //! Knows addresses and ports, not packets.
 
+mod announced;
 mod contents;
 mod divert;
 mod holder;
 mod locals;
 pub(crate) mod nftables;
+mod plan;
+mod problem;
 mod rules;
 mod socket;
 mod sys;
@@ -23,85 +26,27 @@ mod tests;
 mod untrack;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
 
+pub use announced::AnnouncedPorts;
 pub use divert::{Diversions, Diverted};
+pub use plan::Guarded;
+pub use problem::Problem;
 pub use untrack::{Untracked, Untracking};
 
 use crate::engine::local::PortSet;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
+use crate::packet::headers::protocol;
 use crate::packet::{Addr, Endpoint, Family};
 use locals::LocalPorts;
+use plan::{Plan, guarded_keys, plan};
+use problem::explain;
 use rules::{Rules, Wanted};
 use socket::GuardSocket;
-
-/// What a guard keeps the kernel away from: a port of one of its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Guarded {
-    /// The transport protocol, TCP or UDP.
-    pub protocol: Protocol,
-    /// The kernel's address and the port.
-    pub at: Endpoint,
-    /// The interface that the address is on, for one that is valid on a single link; else 0.
-    pub interface: u32,
-}
-
-/// What an administrator should know about a service that the kernel may interfere with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// A program of this host already has the port.
-    InUse {
-        /// The service's address.
-        guarded: Guarded,
-        /// The program, if it can be seen.
-        holder: Option<String>,
-    },
-    /// The port could not be taken for another reason.
-    Refused {
-        /// The service's address.
-        guarded: Guarded,
-        /// What the kernel said.
-        reason: String,
-    },
-    /// The kernel forwards packets, and would forward what real servers reply.
-    Forwarding {
-        /// Of which address family.
-        family: Family,
-        /// Why there are no rules against it.
-        reason: String,
-    },
-    /// A virtual address cannot be led to the director's device.
-    Leading {
-        /// The address.
-        addr: Addr,
-        /// What the kernel said.
-        reason: String,
-    },
-    /// Packets cannot be diverted to the director's device.
-    Diverting {
-        /// What the kernel said.
-        reason: String,
-    },
-    /// A server is reached by its link address, which a device without link headers cannot do.
-    NeedsLinkHeader {
-        /// The server.
-        server: Addr,
-    },
-    /// The kernel does not forward IPv6 packets, not even the director's.
-    ForwardingV6,
-    /// A service of every port, or of a protocol without ports, at an address of the kernel.
-    Unguardable {
-        /// The service.
-        service: ServiceKey,
-        /// The address.
-        addr: Addr,
-    },
-}
 
 /// The guard sockets that are held.
 #[derive(Debug)]
@@ -289,74 +234,6 @@ impl FamilyRules {
     }
 }
 
-/// The services, and for those by mark the endpoints at the kernel's addresses that the rules of
-/// their marks name, as if each had a service of its own.
-fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<ServiceKey> {
-    let mut keys: HashSet<_> = services.services().map(|service| service.key()).collect();
-    for rule in services.active_marks() {
-        let leads = |family| services.service(&ServiceKey::Mark { mark: rule.value, family });
-        let protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
-        let protocols: Vec<_> = protocols
-            .filter(|each| rule.protocol.is_none_or(|number| number == each.number()))
-            .collect();
-        // Whole addresses are not for the few that a rule picks out by where they come from.
-        let is_picky = rule.source.is_some() || rule.input.is_some();
-        let ports = single_ports(&rule.destination_ports);
-        if ports == [0] && is_picky {
-            continue;
-        }
-        let own = host.addresses.iter().map(|own| own.addr);
-        let own = own.filter(|addr| leads(addr.family()).is_some());
-        let own = own.filter(|addr| rule.destination.is_none_or(|prefix| prefix.contains(*addr)));
-        for (addr, protocol) in own.flat_map(|addr| protocols.iter().map(move |each| (addr, *each)))
-        {
-            let endpoints =
-                ports.iter().map(|port| ServiceKey::Address { protocol, addr, port: *port });
-            keys.extend(endpoints);
-        }
-    }
-    keys
-}
-
-/// The ports of ranges, if they are few enough to be held one by one; else 0, for all ports.
-fn single_ports(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
-    let count: usize = ranges.iter().map(|range| range.len()).sum();
-    match count {
-        1..=MOST_PORTS => ranges.iter().cloned().flatten().collect(),
-        _ => vec![0],
-    }
-}
-
-/// Ports that a guard holds for one rule at most.
-const MOST_PORTS: usize = 1024;
-
-/// What a service needs from the guard.
-#[derive(Debug, PartialEq, Eq)]
-enum Plan {
-    Nothing,
-    Hold(Vec<Guarded>),
-    Cannot(Addr),
-}
-
-fn plan(key: ServiceKey, host: &HostView) -> Plan {
-    let ServiceKey::Address { protocol, addr, port } = key else { return Plan::Nothing };
-    if !host.owns(addr) {
-        return Plan::Nothing;
-    }
-    match protocol {
-        Protocol::Tcp | Protocol::Udp if port != 0 => {
-            let at = Endpoint::new(addr, port);
-            let guarded = |interface| Guarded { protocol, at, interface };
-            if !addr.is_link_local() {
-                return Plan::Hold(vec![guarded(0)]);
-            }
-            let own = host.addresses.iter().filter(|own| own.addr == addr);
-            Plan::Hold(own.map(|own| guarded(own.interface)).collect())
-        }
-        Protocol::Tcp | Protocol::Udp | Protocol::Sctp => Plan::Cannot(addr),
-    }
-}
-
 /// Allows as many open files as an ordinary process may have: a range of ports takes thousands.
 /// Returns how many those are.
 fn raise_descriptor_limit() -> usize {
@@ -374,100 +251,5 @@ fn raise_descriptor_limit() -> usize {
 
 fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {
     let open = |protocol| GuardSocket::open(Guarded { protocol, at, interface: 0 });
-    Ok([open(Protocol::Tcp)?, open(Protocol::Udp)?])
-}
-
-fn explain(guarded: Guarded, error: &io::Error) -> Problem {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Problem::InUse { guarded, holder: holder::find(guarded.protocol, guarded.at.port) }
-        }
-        _ if error.raw_os_error() == Some(libc::EACCES) => Problem::Refused {
-            guarded,
-            reason: format!("{error} (ports below 1024 need CAP_NET_BIND_SERVICE)"),
-        },
-        _ => Problem::Refused { guarded, reason: error.to_string() },
-    }
-}
-
-impl Problem {
-    /// Whether the director would damage traffic rather than serve it.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Forwarding { .. } | Self::Diverting { .. })
-    }
-}
-
-impl fmt::Display for Guarded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "TCP",
-            Protocol::Udp => "UDP",
-            Protocol::Sctp => "SCTP",
-        };
-        write!(f, "{protocol} {}", self.at)
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse { guarded, holder } => {
-                let holder = holder.as_deref().unwrap_or("a program of this host");
-                write!(
-                    f,
-                    "{guarded} is a virtual service, but {holder} listens there as well and will \
-                     answer its clients: stop it, or let it listen on other addresses only"
-                )
-            }
-            Self::Refused { guarded, reason } => write!(
-                f,
-                "{guarded} is a virtual service at an address of this host, whose kernel will \
-                 reject its packets, for its port cannot be held: {reason}"
-            ),
-            Self::Forwarding { family, reason } => {
-                let setting = match family {
-                    Family::V4 => "net.ipv4.ip_forward",
-                    Family::V6 => "net.ipv6.conf.all.forwarding",
-                };
-                write!(
-                    f,
-                    "this host's kernel forwards packets ({setting} is 1), so it will send replies \
-                     of real servers on untranslated, and break their connections; rules against \
-                     that cannot be made ({reason}): give ulvs CAP_NET_ADMIN, or set {setting} to \
-                     0, which the director does not need"
-                )
-            }
-            Self::Leading { addr, reason } => {
-                write!(f, "packets to {addr} do not come to the director: {reason}")
-            }
-            Self::Diverting { reason } => write!(
-                f,
-                "packets of virtual services and real servers cannot be diverted to the director's \
-                 device, so this host's kernel would answer or forward them: {reason}"
-            ),
-            Self::NeedsLinkHeader { server } => write!(
-                f,
-                "{server} cannot be reached by direct routing (-g) over a TUN device, which has no \
-                 link addresses: use -m, or run ulvs without --tun"
-            ),
-            Self::ForwardingV6 => write!(
-                f,
-                "this host's kernel does not forward IPv6 packets, not even those of a device: set \
-                 net.ipv6.conf.all.forwarding to 1"
-            ),
-            Self::Unguardable { service, addr } => {
-                let what = match service {
-                    ServiceKey::Address { protocol: Protocol::Sctp, .. } => "SCTP",
-                    ServiceKey::Address { .. } => "all ports",
-                    ServiceKey::Mark { .. } => "a mark",
-                };
-                write!(
-                    f,
-                    "the service of {what} at {addr} cannot be kept from this host's kernel, which \
-                     owns that address and will answer as well: give ulvs CAP_NET_ADMIN, or take the \
-                     address off the host's interfaces, and ulvs answers for it itself"
-                )
-            }
-        }
-    }
+    Ok([open(protocol::TCP)?, open(protocol::UDP)?])
 }

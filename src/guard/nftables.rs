@@ -59,16 +59,22 @@ pub struct Contents {
     pub sets: Vec<Set>,
     /// The rules, each a list of expressions that ends in what becomes of the packet.
     pub rules: Vec<Vec<Expression>>,
-    /// A set that rules for packets that the kernel forwards add to.
-    pub learned: Option<LearnedSet>,
-    /// Those rules, each a list that ends in learning.
+    /// Sets that rules add to. Where there is one, packets that the kernel forwards are looked at.
+    pub learned: Vec<LearnedSet>,
+    /// Rules for those, each a list that ends in learning.
     pub forwarded: Vec<Vec<Expression>>,
 }
 
 impl Contents {
     /// Nothing yet.
     pub fn new(hook: Hook) -> Self {
-        Self { hook, sets: Vec::new(), rules: Vec::new(), learned: None, forwarded: Vec::new() }
+        Self {
+            hook,
+            sets: Vec::new(),
+            rules: Vec::new(),
+            learned: Vec::new(),
+            forwarded: Vec::new(),
+        }
     }
 }
 
@@ -83,8 +89,8 @@ pub struct Set {
     pub keys: Vec<Vec<u8>>,
 }
 
-/// A set whose keys the kernel adds itself, at most [`LEARNED_MOST`], and forgets again
-/// [`LEARNED_MS`] after it saw them last. It outlives all changes of the other contents.
+/// A set whose keys the kernel adds itself, at most [`LEARNED_MOST`], and forgets again some time
+/// after it saw them last. It outlives all changes of the other contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LearnedSet {
     /// Its name.
@@ -93,6 +99,8 @@ pub struct LearnedSet {
     pub key_type: u32,
     /// Bytes of a key, a whole number of 32-bit registers.
     pub key_len: u32,
+    /// How long a key is remembered, in milliseconds.
+    pub keep_ms: u64,
 }
 
 /// A step of a rule. Registers are 32 bits wide and numbered from 0.
@@ -122,8 +130,8 @@ pub enum Expression {
     Lookup { register: u32, set: &'static str },
     /// Goes on if they are none.
     Miss { register: u32, set: &'static str },
-    /// Adds them to the learned set.
-    Learn { register: u32, set: &'static str },
+    /// Adds them to the learned set, for as many milliseconds.
+    Learn { register: u32, set: &'static str, keep_ms: u64 },
     /// Loads a constant.
     Constant { register: u32, value: Vec<u8> },
     /// Drops the packet.
@@ -181,7 +189,7 @@ impl OwnedTable {
         let mut batch = Batch::new(&self.name, self.family);
         match &self.sets {
             // What was learned stays.
-            Some(sets) if contents.learned.is_some() => batch.empty(sets),
+            Some(sets) if !contents.learned.is_empty() => batch.empty(sets),
             Some(_) => {
                 batch.delete_table();
                 batch.create(contents);
@@ -257,8 +265,10 @@ impl<'a> Batch<'a> {
             out.number(2, OWNER);
         });
         self.add_chain(CHAIN, contents.hook.chain_type(), |out| out.hook(&contents.hook));
-        if let Some(learned) = contents.learned {
-            self.add_learned_set(learned);
+        for (id, set) in (LEARNED_ID..).zip(&contents.learned) {
+            self.add_learned_set(id, *set);
+        }
+        if !contents.learned.is_empty() {
             self.add_chain(FORWARD_CHAIN, FILTER, |hook| {
                 hook.number(1, libc::NF_INET_FORWARD as u32);
                 hook.number(2, 0);
@@ -316,7 +326,7 @@ impl<'a> Batch<'a> {
         });
     }
 
-    fn add_learned_set(&mut self, set: LearnedSet) {
+    fn add_learned_set(&mut self, id: u32, set: LearnedSet) {
         let table = self.table;
         self.message(NEW_SET, CREATE, |out| {
             out.text(1, table);
@@ -325,8 +335,8 @@ impl<'a> Batch<'a> {
             out.number(4, set.key_type);
             out.number(5, set.key_len);
             out.nest(9, |shape| shape.number(1, LEARNED_MOST));
-            out.number(10, LEARNED_ID);
-            out.bytes(11, &LEARNED_MS.to_be_bytes());
+            out.number(10, id);
+            out.bytes(11, &set.keep_ms.to_be_bytes());
         });
     }
 
@@ -480,11 +490,11 @@ impl Attributes<'_> {
                 out.number(2, FIRST_REGISTER + register);
                 out.number(5, LOOKUP_INVERTED);
             }),
-            Learn { register, set } => self.named("dynset", |out| {
+            Learn { register, set, keep_ms } => self.named("dynset", |out| {
                 out.text(1, set);
                 out.number(3, UPDATE);
                 out.number(4, FIRST_REGISTER + register);
-                out.bytes(6, &LEARNED_MS.to_be_bytes());
+                out.bytes(6, &keep_ms.to_be_bytes());
             }),
             Constant { register, value } => self.named("immediate", |out| {
                 out.number(1, FIRST_REGISTER + register);
@@ -567,6 +577,8 @@ pub fn key_type(parts: &[u32]) -> u32 {
 pub const PROTOCOL: u32 = 12;
 /// How nft shows a port (`inet_service`).
 pub const PORT: u32 = 13;
+/// How nft shows any number of 32 bits (`mark`).
+pub const MARK: u32 = 19;
 /// How nft shows an address (`ipv4_addr`, `ipv6_addr`).
 pub const fn addresses(family: Family) -> u32 {
     match family {
@@ -602,12 +614,10 @@ const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 const OWNER: u32 = 2;
-/// The number by which the learned set is known within a transaction; others count from one.
+/// The number by which the first learned set is known within a transaction; others count from one.
 const LEARNED_ID: u32 = 1000;
 /// Keys that a learned set has room for.
 pub const LEARNED_MOST: u32 = 65_536;
-/// How long a learned key is remembered. **Source** — a TCP connection's time in IPVS.
-pub const LEARNED_MS: u64 = 900_000;
 /// `NFT_SET_EVAL` and `NFT_SET_TIMEOUT`.
 const SET_LEARNS: u32 = 0x20;
 const SET_FORGETS: u32 = 0x10;

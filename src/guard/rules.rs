@@ -14,10 +14,10 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::contents::Layout;
-use super::guarded_keys;
 use super::nftables::{Contents, OwnedTable};
-use crate::engine::SnatRule;
+use super::plan::{guarded_keys, with_keys};
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
+use crate::engine::{SnatRule, ftp};
 use crate::link::HostView;
 use crate::packet::{Addr, Family};
 
@@ -41,6 +41,9 @@ pub struct Wanted {
     servers: BTreeSet<(Addr, u8, u16)>,
     /// Real servers that reply from every port.
     whole_servers: BTreeSet<(Addr, u8)>,
+    /// Virtual addresses, and real servers, that have to do with IPsec as well.
+    ipsec: BTreeSet<(Addr, u8)>,
+    ipsec_servers: BTreeSet<(Addr, u8)>,
     /// Connections of real servers to the outside.
     outbound: Vec<SnatRule>,
     forwards: bool,
@@ -85,6 +88,7 @@ impl Wanted {
     fn add_service(&mut self, key: ServiceKey, host: &HostView) {
         let ServiceKey::Address { protocol, addr, port } = key else { return };
         self.forwards_requests |= self.forwards && !host.owns(addr);
+        self.ipsec.extend(with_keys(protocol, port).iter().map(|number| (addr, *number)));
         if port != 0 {
             self.services.insert((addr, protocol.number(), port));
         } else if host.owns(addr) || self.forwards {
@@ -93,28 +97,36 @@ impl Wanted {
     }
 
     fn add_server(&mut self, key: ServiceKey, addr: Addr, port: u16) {
-        match key {
-            ServiceKey::Address { protocol, .. } if port != 0 => {
-                self.servers.insert((addr, protocol.number(), port));
-            }
-            ServiceKey::Address { protocol, .. } => {
-                self.whole_servers.insert((addr, protocol.number()));
-            }
-            ServiceKey::Mark { .. } => {
-                let balanced = [Protocol::Tcp, Protocol::Udp].map(|each| (addr, each.number()));
-                self.whole_servers.extend(balanced);
-            }
+        let ServiceKey::Address { protocol, port: service_port, .. } = key else {
+            let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+            return self.whole_servers.extend(all.map(|each| (addr, each.number())));
+        };
+        let number = protocol.number();
+        self.ipsec_servers
+            .extend(with_keys(protocol, service_port).iter().map(|each| (addr, *each)));
+        if port == 0 {
+            self.whole_servers.insert((addr, number));
+            return;
+        }
+        self.servers.insert((addr, number, port));
+        if protocol == Protocol::Tcp && service_port == ftp::CONTROL_PORT {
+            // Data connections: those that clients begin are to any port.
+            self.servers.insert((addr, number, port.wrapping_sub(1)));
+            self.whole_servers.insert((addr, number));
         }
     }
 
     fn contents(&self, layout: Layout) -> Contents {
         let mut contents = Contents::new(layout.hook());
-        contents.learned = Some(layout.learned_set());
+        contents.learned = layout.learned_sets().to_vec();
+        layout.drop_pieces(&mut contents);
         layout.drop_requests(&mut contents, "services", &self.services);
         layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
+        layout.drop_all_requests(&mut contents, "ipsec", &self.ipsec);
         if self.forwards {
             layout.drop_replies(&mut contents, "servers", &self.servers);
             layout.drop_all_replies(&mut contents, "whole_servers", &self.whole_servers);
+            layout.drop_portless_replies(&mut contents, "ipsec_servers", &self.ipsec_servers);
             layout.drop_outbound(&mut contents, &self.outbound);
         }
         contents

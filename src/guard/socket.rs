@@ -1,4 +1,4 @@
-//! A socket that has a port and never says anything.
+//! A socket that has a port, or a protocol, and never says anything.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -7,45 +7,70 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol as Transport, SockFilter, Socket, Type};
 
 use super::{Guarded, sys};
-use crate::engine::service::Protocol;
-use crate::packet::Family;
+use crate::engine::Hold;
+use crate::packet::headers::protocol;
+use crate::packet::{Addr, Endpoint, Family};
 
 /// A bound socket that drops every packet before it is looked at: the kernel neither answers nor
-/// rejects what comes to its port.
+/// rejects what comes to its port, or, to a raw one, of its protocol.
 #[derive(Debug)]
-pub struct GuardSocket(#[expect(dead_code, reason = "held, not used")] Socket);
+pub struct GuardSocket(Socket);
 
 impl GuardSocket {
-    /// Takes a port of one of the kernel's addresses.
+    /// Takes a port of one of the kernel's addresses, or what a protocol has there.
     pub fn open(guarded: Guarded) -> io::Result<Self> {
         Self::open_by(guarded, Means::ALL)
     }
 
     /// The same by some means only.
     pub(super) fn open_by(guarded: Guarded, means: &[Means]) -> io::Result<Self> {
+        let kind = match guarded.protocol {
+            _ if guarded.at.port == 0 => Type::RAW,
+            protocol::TCP | protocol::SCTP => Type::STREAM,
+            protocol::UDP => Type::DGRAM,
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Self::bound(guarded, kind, means)
+    }
+
+    /// Takes a TCP port of one of the kernel's addresses that nobody has, and says which.
+    pub(super) fn open_any(addr: Addr) -> io::Result<(Self, u16)> {
+        let at = Endpoint::new(addr, 0);
+        let guarded = Guarded { protocol: protocol::TCP, at, interface: 0 };
+        let socket = Self::bound(guarded, Type::STREAM, Means::ALL)?;
+        let bound = socket.0.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((socket, bound.port()))
+    }
+
+    fn bound(guarded: Guarded, kind: Type, means: &[Means]) -> io::Result<Self> {
         let domain = match guarded.at.addr.family() {
             Family::V4 => Domain::IPV4,
             Family::V6 => Domain::IPV6,
         };
-        let (kind, transport) = match guarded.protocol {
-            Protocol::Tcp => (Type::STREAM, Transport::TCP),
-            Protocol::Udp => (Type::DGRAM, Transport::UDP),
-            Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
-        };
+        let transport = Transport::from(i32::from(guarded.protocol));
         let socket = Socket::new(domain, kind, Some(transport))?;
         // First of all: there must be no moment at which it would answer.
-        silence(&socket, guarded, means)?;
-        if guarded.protocol == Protocol::Tcp {
+        match guarded.protocol {
+            protocol::TCP => silence(&socket, guarded, means)?,
+            // A port that is open takes datagrams silently.
+            protocol::UDP => drop(drop_all(&socket)),
+            _ => drop_all(&socket)?,
+        }
+        // What is not dropped at once fills a buffer as small as can be.
+        socket.set_recv_buffer_size(0)?;
+        if guarded.protocol == protocol::TCP {
             // A server that used the port before may have left connections in TIME_WAIT.
             socket.set_reuse_address(true)?;
         }
         socket.bind(&address(guarded).into())?;
-        if guarded.protocol == Protocol::Tcp {
+        if kind == Type::STREAM {
             socket.listen(1)?;
         }
         Ok(Self(socket))
     }
 }
+
+impl Hold for GuardSocket {}
 
 fn address(guarded: Guarded) -> SocketAddr {
     let port = guarded.at.port;
@@ -71,23 +96,26 @@ impl Means {
     pub(super) const ALL: &[Self] = &[Self::Filter, Self::Signature, Self::TimeToLive];
 }
 
-/// Applies the first means that works. UDP needs none: an open port takes datagrams silently.
+/// Applies the first means that works.
 fn silence(socket: &Socket, guarded: Guarded, means: &[Means]) -> io::Result<()> {
     let family = guarded.at.addr.family();
     let apply = |means: &Means| match means {
-        Means::Filter => socket.attach_filter(&[SockFilter::new(DROP_ALL, 0, 0, 0)]),
+        Means::Filter => drop_all(socket),
         Means::Signature => sys::require_signature(socket.as_fd(), family, &random_key()?),
         Means::TimeToLive => sys::require_largest_ttl(socket.as_fd(), family),
     };
     let mut result = Ok(());
     for each in means {
         result = apply(each);
-        if result.is_ok() || guarded.protocol == Protocol::Udp {
-            // What a datagram socket cannot drop at once fills a buffer as small as can be.
-            return socket.set_recv_buffer_size(0);
+        if result.is_ok() {
+            break;
         }
     }
     result
+}
+
+fn drop_all(socket: &Socket) -> io::Result<()> {
+    socket.attach_filter(&[SockFilter::new(DROP_ALL, 0, 0, 0)])
 }
 
 /// A key that nobody knows.

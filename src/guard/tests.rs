@@ -134,7 +134,7 @@ fn each_means_silences_a_port_for_ordinary_clients() {
             for at in ["12.0.0.1:80", "[2001:db8:12::1]:80"] {
                 let addr: std::net::SocketAddr = at.parse().unwrap();
                 let endpoint = Endpoint::new(addr.ip().into(), 80);
-                let guarded = Guarded { protocol: Protocol::Tcp, at: endpoint, interface: 0 };
+                let guarded = Guarded { protocol: protocol::TCP, at: endpoint, interface: 0 };
                 let open = || GuardSocket::open_by(guarded, &[*means]);
                 let _held = match director.run(open).unwrap() {
                     Err(error) if *means == socket::Means::Signature => {

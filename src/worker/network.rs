@@ -3,9 +3,9 @@
 use hashbrown::HashMap;
 
 use super::shared::SharedLink;
-use crate::engine::{Copies, Moment, Network, Owner};
+use crate::engine::{Awaited, Copies, Moment, Network, Owner};
 use crate::link::{HopCache, Learned, LinkLayer, PortId};
-use crate::packet::{Addr, Family};
+use crate::packet::{Addr, Endpoint, Family};
 
 /// What a worker keeps of the link layer, renewed whenever that moved on.
 #[derive(Debug)]
@@ -135,6 +135,14 @@ impl Network for WorkerNetwork<'_> {
             (false, false) => Copies::All,
             (false, true) => Copies::ButServices,
         }
+    }
+
+    fn await_connection(&self, at: Endpoint) -> Awaited {
+        // What is routed to the director is not the kernel's to answer.
+        if self.view.is_routed() || self.owner(at.addr) != Owner::Kernel {
+            return Awaited::at(at);
+        }
+        self.link.keeper().await_connection(at)
     }
 
     fn leaves_by(&self, to: Addr, interface: &str) -> bool {

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::engine::Moment;
+use crate::engine::{Awaited, Keeper, Moment};
 use crate::link::LinkLayer;
+use crate::packet::Endpoint;
 
 /// The director's clock, the same for all threads.
 #[derive(Clone, Copy, Debug)]
@@ -34,21 +35,39 @@ pub struct SharedLink {
     next_timeout_ms: AtomicU64,
     has_output: AtomicBool,
     has_rules: AtomicBool,
+    keeper: Box<dyn Keeper>,
+}
+
+/// Keeps nobody away.
+#[derive(Debug)]
+struct Nobody;
+
+impl Keeper for Nobody {
+    fn await_connection(&self, at: Endpoint) -> Awaited {
+        Awaited::at(at)
+    }
 }
 
 /// No timeout is due, ever.
 const NEVER: u64 = u64::MAX;
 
 impl SharedLink {
-    /// Shares a link layer.
+    /// Shares a link layer, where no kernel has to be kept away from anything.
     pub fn new(layer: LinkLayer) -> Self {
         Self {
+            keeper: Box::new(Nobody),
             epoch: AtomicU64::new(layer.epoch()),
             layer: Mutex::new(layer),
             next_timeout_ms: AtomicU64::new(0),
             has_output: AtomicBool::new(false),
             has_rules: AtomicBool::new(false),
         }
+    }
+
+    /// The same where somebody keeps the kernel away from its own addresses' ports.
+    pub fn with_keeper(mut self, keeper: Box<dyn Keeper>) -> Self {
+        self.keeper = keeper;
+        self
     }
 
     /// Does something with the link layer. Frames that it wants to send are left for a worker,
@@ -78,6 +97,11 @@ impl SharedLink {
     /// Whether guard rules keep services' packets from the kernel.
     pub fn has_rules(&self) -> bool {
         self.has_rules.load(Ordering::Acquire)
+    }
+
+    /// Who keeps the kernel away from ports of its own addresses.
+    pub fn keeper(&self) -> &dyn Keeper {
+        &*self.keeper
     }
 
     /// Grows whenever what was learned from the link layer may have become wrong.

@@ -3,8 +3,9 @@
 #[allow(dead_code, reason = "some tests capture nothing")]
 pub mod capture;
 mod director;
+#[allow(dead_code, reason = "some tests leave nothing behind")]
+pub mod traces;
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -119,35 +120,14 @@ impl Bed {
         }
     }
 
-    /// What a director could leave behind on its host: interfaces, addresses, routes and rules for
-    /// them, parameters, firewall rules where `nft` can show them. Sockets it cannot: they end with
-    /// their process.
+    /// What a director could leave behind on its host, but for sockets: it may have some now.
     pub fn traces(&self) -> Vec<String> {
-        let director = self.host("director");
-        let mut traces = director.interfaces().unwrap();
-        for file in ["fib_trie", "route", "if_inet6"] {
-            let path = format!("/proc/thread-self/net/{file}");
-            let text = director.run(|| fs::read_to_string(path)).unwrap().unwrap();
-            traces.push(without_link_local(&text));
-        }
-        for key in
-            ["ip_forward", "conf.all.arp_ignore", "conf.out.arp_ignore", "conf.all.rp_filter"]
-        {
-            traces.push(director.sysctl(&format!("net.ipv4.{key}")).unwrap());
-        }
-        traces.extend(self.shown("nft", &["list", "ruleset"]));
-        for family in ["-4", "-6"] {
-            traces.extend(self.shown("ip", &[family, "rule"]));
-            let routes = self.shown("ip", &[family, "route", "show", "table", "all"]);
-            traces.extend(routes.map(|text| without_link_local(&text)));
-        }
-        traces
+        traces::beside_sockets(self.host("director"))
     }
 
     /// What a program says on the director's host, if it is installed.
     pub fn shown(&self, program: &str, arguments: &[&str]) -> Option<String> {
-        let output = self.host("director").command(program).args(arguments).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        traces::shown(self.host("director"), program, arguments)
     }
 
     /// Connects from a host to an address.
@@ -155,9 +135,4 @@ impl Bed {
         let to = to.into();
         self.host(host).run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap()
     }
-}
-
-/// The kernel takes its time over link-local addresses.
-fn without_link_local(text: &str) -> String {
-    text.lines().filter(|line| !line.contains("fe80")).collect::<Vec<_>>().join("\n")
 }

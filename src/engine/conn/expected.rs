@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 
 use super::table::ConnKey;
+use crate::engine::network::Hold;
 use crate::engine::service::{Activity, RealServer};
 use crate::engine::time::Moment;
 use crate::packet::Endpoint;
@@ -49,6 +50,8 @@ pub struct Expected {
     pub real: Arc<RealServer>,
     /// The control connection's.
     pub family: Family,
+    /// What keeps the host's own stack away from the virtual endpoint.
+    pub hold: Option<Arc<dyn Hold>>,
 }
 
 /// What a listing shows of an expected connection.
@@ -107,6 +110,11 @@ impl Expectations {
         table.entries.insert(key, Entry { expected, deadline });
         self.len.store(table.entries.len(), Relaxed);
         true
+    }
+
+    /// What keeps the host's own stack away from the virtual endpoint of an expected connection.
+    pub fn hold(&self, client: Endpoint, virtual_endpoint: Endpoint) -> Option<Arc<dyn Hold>> {
+        self.lock().entries.get(&(client, virtual_endpoint))?.expected.hold.clone()
     }
 
     /// Takes the connection that a packet of a client begins.
@@ -179,7 +187,8 @@ impl Entry {
     fn expected(&self) -> Expected {
         let Expected { client, virtual_endpoint, real_endpoint, .. } = self.expected;
         let (real, family) = (Arc::clone(&self.expected.real), Arc::clone(&self.expected.family));
-        Expected { client, virtual_endpoint, real_endpoint, real, family }
+        let hold = self.expected.hold.clone();
+        Expected { client, virtual_endpoint, real_endpoint, real, family, hold }
     }
 }
 
@@ -214,6 +223,7 @@ mod tests {
             real_endpoint: REAL,
             real: Arc::clone(real),
             family: Arc::clone(family),
+            hold: None,
         }
     }
 

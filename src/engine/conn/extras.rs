@@ -6,9 +6,11 @@ use super::expected::Family;
 use super::local::LocalEnd;
 use super::template::Template;
 use crate::engine::ftp::Mode;
+use crate::engine::network::Hold;
 use crate::engine::rewrite::sequence::Shift;
 use crate::engine::sync::Sequence;
 use crate::engine::sync::due::Told;
+use crate::packet::Endpoint;
 
 /// What only few connections have.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Extras {
     pub told: Told,
     /// How its sequence numbers are shifted, as another director told.
     pub sequence: Option<Box<Sequence>>,
+    /// What keeps the host's own stack away from its virtual endpoint.
+    pub hold: Option<Arc<dyn Hold>>,
 }
 
 /// What has been said on a control connection of FTP.
@@ -34,12 +38,23 @@ pub struct Extras {
 pub struct FtpControl {
     /// What the client asked for last, as long as it is not answered.
     pub asked: Option<Mode>,
-    /// The sequence number of the segment that answered last, and what it answered.
-    pub answered: Option<(u32, Mode)>,
+    /// The last answer.
+    pub answered: Option<Answered>,
     /// How far what the server says is shifted.
     pub shift: Shift,
     /// What ties the connections that it announced to it.
     pub family: Family,
+}
+
+/// An answer that named an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// The sequence number of its segment, as the server counts.
+    pub sequence: u32,
+    /// What it answered.
+    pub mode: Mode,
+    /// The address that the client was told.
+    pub told: Endpoint,
 }
 
 impl Extras {

@@ -18,6 +18,7 @@ mod template;
 mod wheel;
 
 pub use expected::{Control, Expectations, Expected, ExpectedView};
+pub use extras::Answered;
 pub use hash::split_mix;
 pub use state::State;
 pub use table::{

@@ -14,6 +14,7 @@ use super::tcp::TcpState;
 use super::template::Template;
 use super::wheel::{Links, Wheel};
 use crate::engine::ftp;
+use crate::engine::network::Hold;
 use crate::engine::service::{Activity, ForwardingMethod, RealServer};
 use crate::engine::sync::Sequence;
 use crate::engine::sync::due::Told;
@@ -249,9 +250,12 @@ impl Connection {
         self.extras.get_or_insert_default().ftp.get_or_insert_with(new)
     }
 
-    /// Ties it to the control connection that announced it.
-    pub fn join(&mut self, family: Family) {
-        self.extras.get_or_insert_default().family = Some(family);
+    /// Ties it to the control connection that announced it, and to what keeps the host's own stack
+    /// away from it.
+    pub fn join(&mut self, family: Family, hold: Option<Arc<dyn Hold>>) {
+        let extras = self.extras.get_or_insert_default();
+        extras.family = Some(family);
+        extras.hold = hold;
     }
 
     /// Whether a control connection announced it.

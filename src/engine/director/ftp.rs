@@ -7,9 +7,9 @@ use super::Director;
 use super::onhost::host_ends;
 use super::transit::Transit;
 use crate::engine::conn::tcp::TcpState;
-use crate::engine::conn::{ConnId, ConnKey, Expected, NewConnection, State};
+use crate::engine::conn::{Answered, ConnId, ConnKey, Expected, NewConnection, State};
 use crate::engine::ftp;
-use crate::engine::network::Network;
+use crate::engine::network::{Awaited, Network};
 use crate::engine::rewrite::sequence::replace;
 use crate::engine::service::ForwardingMethod;
 use crate::engine::verdict::{DropReason, Verdict};
@@ -44,7 +44,7 @@ impl Director {
         client: Endpoint,
         transit: &Transit<'_, '_, impl Network>,
     ) -> Option<ConnId> {
-        let Expected { virtual_endpoint, real_endpoint, real, family, .. } = expected;
+        let Expected { virtual_endpoint, real_endpoint, real, family, hold, .. } = expected;
         let key = ConnKey { protocol: protocol::TCP, client, virtual_endpoint, real_endpoint };
         let state = State::Tcp(TcpState::Listen);
         let new = NewConnection {
@@ -60,7 +60,7 @@ impl Director {
             sync: self.traits(transit),
         };
         let id = self.conns.insert(new, transit.now)?;
-        self.conns.get_mut(id).join(family);
+        self.conns.get_mut(id).join(family, hold);
         Some(id)
     }
 
@@ -89,6 +89,7 @@ impl Director {
                 real_endpoint: data_port(conn.real_endpoint()),
                 real,
                 family,
+                hold: None,
             };
             self.services.expectations().expect(expected, transit.now);
         }
@@ -109,33 +110,43 @@ impl Director {
         let sequence = sequence(transit);
         control.shift.shift_sequence(transit.packet, transit.headers);
         // A segment that is sent again is the same answer as before.
-        let answered = control.answered.filter(|(at, _)| *at == sequence).map(|(_, mode)| mode);
-        let Some(mode) = control.asked.or(answered).filter(|_| is_established) else {
-            return Ok(None);
-        };
+        let again = control.answered.filter(|answered| answered.sequence == sequence);
+        let mode = control.asked.or(again.map(|answered| answered.mode));
+        let Some(mode) = mode.filter(|_| is_established) else { return Ok(None) };
         let Some((start, payload)) = payload(transit) else { return Ok(None) };
         let Some(mention) = ftp::passive(payload, mode, server) else { return Ok(None) };
-        let virtual_endpoint = Endpoint::new(virtual_addr, mention.endpoint.port);
-        let written = mention.written(virtual_endpoint);
+        let client = Endpoint::new(client, 0);
+        let expectations = self.services.expectations();
+        let awaited = match again {
+            Some(Answered { told, .. }) => {
+                Awaited { at: told, hold: expectations.hold(client, told) }
+            }
+            None => {
+                let named = Endpoint::new(virtual_addr, mention.endpoint.port);
+                transit.network.await_connection(named)
+            }
+        };
+        let written = mention.written(awaited.at);
         let range = start + mention.range.start..start + mention.range.end;
         let change = written.len() as i32 - range.len() as i32;
         let headers = replace(transit.packet, transit.headers, range, written.as_bytes());
         let headers = headers.ok_or(DropReason::NoRoom)?;
         control.asked = None;
-        control.answered = Some((sequence, mode));
+        control.answered = Some(Answered { sequence, mode, told: awaited.at });
         if change != 0 {
             control.shift.resize(sequence, change);
         }
         let family = Arc::clone(&control.family);
         if let Some(real) = self.conns.get(id).real() {
             let expected = Expected {
-                client: Endpoint::new(client, 0),
-                virtual_endpoint,
+                client,
+                virtual_endpoint: awaited.at,
                 real_endpoint: mention.endpoint,
                 real: Arc::clone(real),
                 family,
+                hold: awaited.hold,
             };
-            self.services.expectations().expect(expected, transit.now);
+            expectations.expect(expected, transit.now);
         }
         Ok(Some(headers))
     }
