@@ -101,6 +101,10 @@ impl LinkLayer {
     }
 
     pub(super) fn contest(&mut self, addr: Addr, segment: Segment, mac: MacAddr, now: Moment) {
+        // Most messages are about others, and there may be many servers.
+        if !self.claims.knows(addr) {
+            return;
+        }
         let place = Place { segment, mac };
         let server =
             self.services.servers.iter().find(|server| self.neighbours.is_at(**server, place));

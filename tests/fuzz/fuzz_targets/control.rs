@@ -1,6 +1,7 @@
 //! Netlink messages to the control socket's handler.
 #![no_main]
 
+#[allow(dead_code, reason = "other targets and the tests use the rest")]
 #[path = "../../hostile/shared/mod.rs"]
 mod shared;
 

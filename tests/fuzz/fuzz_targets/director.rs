@@ -1,6 +1,7 @@
 //! IP packets through the engine.
 #![no_main]
 
+#[allow(dead_code, reason = "other targets and the tests use the rest")]
 #[path = "../../hostile/shared/mod.rs"]
 mod shared;
 

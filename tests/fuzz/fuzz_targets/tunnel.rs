@@ -1,6 +1,7 @@
 //! What arrives in tunnels at ulvs decap.
 #![no_main]
 
+#[allow(dead_code, reason = "other targets and the tests use the rest")]
 #[path = "../../hostile/shared/mod.rs"]
 mod shared;
 

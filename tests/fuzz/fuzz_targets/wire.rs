@@ -1,6 +1,7 @@
 //! Frames through a worker and its link layer.
 #![no_main]
 
+#[allow(dead_code, reason = "other targets and the tests use the rest")]
 #[path = "../../hostile/shared/mod.rs"]
 mod shared;
 

@@ -1,6 +1,7 @@
 //! Rules, marks, settings and scenarios as users write them.
 #![no_main]
 
+#[allow(dead_code, reason = "other targets and the tests use the rest")]
 #[path = "../../hostile/shared/mod.rs"]
 mod shared;
 
