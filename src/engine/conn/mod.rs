@@ -20,7 +20,7 @@ mod wheel;
 pub use expected::{Control, Expectations, Expected, ExpectedView};
 pub use extras::Answered;
 pub use hash::split_mix;
-pub use state::State;
+pub use state::{State, lasting_ms};
 pub use table::{
     ConnId, ConnKey, ConnTable, Connection, Direction, Heard, HostEnds, Lookup, NewConnection,
     SyncTraits,

@@ -17,6 +17,17 @@ pub enum State {
     Echo,
 }
 
+/// So many seconds in milliseconds, 49 days at most: the longest that `--set` takes are three months,
+/// and other directors may tell of centuries.
+///
+/// Records count idle time in 32 bits, so a longer one would never be seen to be over.
+pub fn lasting_ms(seconds: u32) -> u32 {
+    seconds.saturating_mul(1000).min(LONGEST_MS)
+}
+
+/// An hour less than 32 bits hold, in which whoever looks after the table comes by.
+const LONGEST_MS: u32 = u32::MAX - 3_600_000;
+
 impl State {
     /// How long the connection lives on after a packet that left it in this state.
     ///
@@ -31,8 +42,7 @@ impl State {
             Self::Sctp(state) => state.timeout_s(),
             Self::Echo => ECHO_TIMEOUT_S,
         };
-        // The longest that `--set` takes are three months; 49 days are as good as for ever.
-        seconds.saturating_mul(1000)
+        lasting_ms(seconds)
     }
 
     /// Whether a connection in this state is active for its real server.

@@ -10,7 +10,7 @@ use super::onhost::host_ends;
 use super::transit::Transit;
 use crate::engine::conn::{
     ConnId, ConnKey, Connection, Control, Direction, Heard, HeardTemplate, NewConnection, State,
-    SyncTraits, Template, TemplateKey, TemplateTraits,
+    SyncTraits, Template, TemplateKey, TemplateTraits, lasting_ms,
 };
 use crate::engine::network::Network;
 use crate::engine::service::{Activity, ForwardingMethod, Protocol};
@@ -307,7 +307,7 @@ impl Director {
         };
         let timeout_ms = match entry.timeout_s {
             0 => state.timeout_ms(&self.snapshot.timeouts),
-            seconds => seconds.saturating_mul(1000),
+            seconds => lasting_ms(seconds),
         };
         let lookup = self.conns.prepare(entry.client, entry.virtual_endpoint, entry.protocol);
         if let Some((id, Direction::ToReal)) = self.conns.find(&lookup) {

@@ -3,7 +3,8 @@
 //!
 //! Bits of a script's manner: 0 and 1 who sees copies of packets, 2 whether virtual addresses are the
 //! director's own, 3 a smaller MTU, 4 batches, 5 settings that ask more of the director, 6 settings
-//! of the defences, 7 full NAT with four ports only, 8 `pmtu_disc` off, 9 `schedule_icmp`.
+//! of the defences, 7 full NAT with four ports only, 8 `pmtu_disc` off, 9 `schedule_icmp`, 10 master and
+//! backup of synchronisation. What is of no version of IP is heard as a message of another director.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
@@ -19,6 +20,7 @@ use ulvs::driver::virtio;
 use ulvs::engine::fragments::FragmentCounters;
 use ulvs::engine::local::Locals;
 use ulvs::engine::service::ServiceTable;
+use ulvs::engine::sync::{MasterConfig, SyncRoles, message};
 use ulvs::engine::{
     Copies, Director, DirectorConfig, DropReason, MAX_BATCH, Moment, Network, Owner, Verdict,
 };
@@ -164,6 +166,8 @@ const DEMANDING: [(&str, &str); 6] = [
 const DEFENCES: [(&str, &str); 3] =
     [("drop_entry", "3"), ("drop_packet", "3"), ("secure_tcp", "3")];
 
+const SYNC_ID: u8 = 5;
+const SYNC_LEN: u16 = 500;
 pub const MAX_CONNECTIONS: usize = 96;
 const FRAGMENTS_BYTES: usize = 64 << 10;
 /// Room in front of packets, as much as a driver leaves, and behind them.
@@ -253,6 +257,8 @@ struct World {
     now: Moment,
     canaries: Vec<Canary>,
     has_defences: bool,
+    /// Whether another director has told of something, which lives for as long as that says.
+    has_heard: bool,
     batch: usize,
 }
 
@@ -338,6 +344,7 @@ impl World {
                 canary(client6, "[2001:db8:1::77]:7777", "[2001:db8:2::177]:7077"),
             ],
             has_defences: bit(6),
+            has_heard: false,
             batch: if bit(4) { 8 } else { 1 },
         };
         world.set_up(manner);
@@ -366,6 +373,11 @@ impl World {
             let ports = |at: &str| ((addr(at), TCP), (40_000..40_004).collect());
             let ports = [ports(LOCAL), ports("2001:db8:2::9")].into_iter().collect();
             self.services.set_locals(Locals { ports, ..Locals::default() });
+        }
+        if bit(10) {
+            let since = self.now;
+            let master = MasterConfig { id: SYNC_ID, max_len: SYNC_LEN, ports: 2, since, start: 1 };
+            self.services.set_sync(SyncRoles { master: Some(master), is_backup: true });
         }
         self.services.handle_timeout(self.now);
         self.director.refresh();
@@ -399,6 +411,11 @@ impl World {
             CANARY_CLIENTS.iter().any(|addr| bytes.windows(addr.len()).any(|part| part == *addr))
         };
         packets.retain(|(bytes, _)| !is_ours(bytes));
+        for (bytes, _) in packets.iter().filter(|(bytes, _)| !is_of_ip(bytes)) {
+            let before = self.director.sync_counters();
+            let _ = self.director.handle_sync(bytes, SYNC_ID, |_| true, &self.network, self.now);
+            self.has_heard |= self.director.sync_counters() != before;
+        }
         let mut storages: Vec<Vec<u8>> = packets.iter().map(|(bytes, _)| roomy(bytes)).collect();
         let mut befores = Vec::new();
         let mut batch: ArrayVec<PacketBuf<'_>, MAX_BATCH> = ArrayVec::new();
@@ -429,6 +446,7 @@ impl World {
         let longest = befores.iter().map(|before| before.bytes.len()).max().unwrap_or(0);
         self.take_outputs(befores.len(), longest);
         self.judge_datagrams();
+        self.take_messages();
         self.check_memory();
     }
 
@@ -559,6 +577,16 @@ impl World {
         assert!(count <= most, "{count} answers to {most} packets");
     }
 
+    /// Checks what it tells other directors.
+    fn take_messages(&mut self) {
+        while let Some(message) = self.director.poll_sync() {
+            let entries = message::read(&message.bytes, SYNC_ID).expect("what is told can be read");
+            let count = entries.inspect(|entry| assert!(entry.is_ok(), "{entry:?}")).count();
+            let len = message.bytes.len();
+            assert!(count == 1 || len <= SYNC_LEN.into(), "{count} entries in {len} bytes");
+        }
+    }
+
     fn check_memory(&self) {
         assert!(self.director.connections().len() <= MAX_CONNECTIONS);
         assert!(self.director.fragments_bytes() <= FRAGMENTS_BYTES);
@@ -643,9 +671,15 @@ impl World {
             self.wait(100_000);
             self.director.handle_timeout(self.now, u32::MAX);
             while self.services.handle_timeout(self.now) <= self.now {}
+            self.take_messages();
             if self.is_empty() {
                 break;
             }
+        }
+        if self.has_heard {
+            self.director.clear_connections();
+            self.check_canaries();
+            return;
         }
         assert_eq!(self.director.connections().len(), 0, "connections stay for ever");
         assert_eq!(self.director.fragments_bytes(), 0, "fragments stay for ever");
@@ -659,6 +693,10 @@ impl World {
 fn assert_sum(bytes: &[u8], seen: Seen) {
     let is_right = judge::checksum_is_right(bytes, seen);
     assert_ne!(is_right, Some(false), "a wrong transport checksum: {bytes:02x?}");
+}
+
+fn is_of_ip(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| matches!(first >> 4, 4 | 6))
 }
 
 /// Whether a packet says to come from a group, from everybody or from nobody.

@@ -85,6 +85,7 @@ pub fn packets() -> &'static [Vec<u8>] {
         add_associations(&mut all);
         add_tunnel_errors(&mut all);
         add_oddities(&mut all);
+        add_messages(&mut all);
         all
     })
 }
@@ -235,6 +236,44 @@ fn add_oddities(all: &mut Vec<Vec<u8>>) {
     all.push(udp(answer(false, 53), &[b'x'; 2000]));
 }
 
+/// Messages of another director: a connection and a template of each kind, in both versions.
+fn add_messages(all: &mut Vec<Vec<u8>>) {
+    let v4 = |addr: &str| addr.parse::<std::net::Ipv4Addr>().unwrap().octets().to_vec();
+    let v6 = |addr: &str| addr.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
+    let ports = [3, 232, 0, 80, 31, 144];
+    for (v6_kind, protocol, flags, state) in
+        [(0, 6, 0u32, 1u16), (0, 17, 0x20, 0), (0, 6, 0x1000, 0), (1, 6, 0x600, 1), (1, 6, 2, 1)]
+    {
+        let ends = match v6_kind {
+            0 => [v4(CLIENT), v4(VIP), v4(REAL)].concat(),
+            _ => [v6(CLIENT6), v6(VIP6), v6(REAL6)].concat(),
+        };
+        let mut options = Vec::new();
+        if flags & 0x600 != 0 {
+            options.extend([1, 24]);
+            options.extend([0, 0, 0, 1].repeat(6));
+        }
+        if flags & 0x1000 != 0 {
+            options.extend(b"\x02\x06call-1\x03\x03sip");
+        }
+        let mut entry = vec![v6_kind, protocol, 0, (24 + ends.len() + options.len()) as u8];
+        entry.extend(flags.to_be_bytes());
+        entry.extend(state.to_be_bytes());
+        entry.extend(ports);
+        entry.extend([0, 0, 0, 10, 0, 0, 0, 60]);
+        entry.extend(ends);
+        entry.extend(options);
+        let mut message = vec![0, 5, 0, (8 + entry.len()) as u8, 1, 1, 0, 0];
+        message.extend(entry);
+        all.push(message);
+    }
+    let mut old = vec![1, 5, 0, 28, 0, 6];
+    old.extend(ports);
+    old.extend([v4(CLIENT), v4(VIP), v4(REAL)].concat());
+    old.extend([0, 0, 0, 1]);
+    all.push(old);
+}
+
 /// Frames for [`wire`](super::wire).
 pub fn frames() -> &'static [Vec<u8>] {
     static FRAMES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
@@ -242,7 +281,8 @@ pub fn frames() -> &'static [Vec<u8>] {
         let header =
             |to: [u8; 6], from: [u8; 6], kind: u16| [&to[..], &from, &kind.to_be_bytes()].concat();
         let mut all: Vec<Vec<u8>> = Vec::new();
-        for (number, packet) in packets().iter().enumerate() {
+        let of_ip = packets().iter().filter(|packet| matches!(packet[0] >> 4, 4 | 6));
+        for (number, packet) in of_ip.enumerate() {
             let kind = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
             let (to, from) =
                 if number % 2 == 0 { (OUT_MAC, CLIENT_MAC) } else { (IN_MAC, REAL_MAC) };

@@ -2,7 +2,7 @@
 //! hops and cutting, between cables in memory. And the link layer alone, with a virtual clock.
 //!
 //! Bits of a script's manner: 0 a smaller MTU inside, 1 no addresses of the kernel, so that the
-//! director answers for its own.
+//! director answers for its own, 2 two workers, of which only the first one receives.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,8 +58,9 @@ const LINK_LEN: usize = 14;
 const MOST_LINK_LEN: usize = 22;
 
 struct World {
-    worker: Worker,
-    cables: [Memory; 2],
+    workers: Vec<Worker>,
+    /// Two of each worker's.
+    cables: Vec<Memory>,
     mtu: usize,
     canary: u32,
 }
@@ -161,7 +162,8 @@ fn layer(manner: u16) -> LinkLayer {
 
 impl World {
     fn new(manner: u16) -> Self {
-        let services = Arc::new(ServiceTable::new(1));
+        let count = if manner & 4 == 0 { 1 } else { 2 };
+        let services = Arc::new(ServiceTable::new(count));
         let clock = Clock::start();
         let handler = Handler::new(Arc::clone(&services), Alone);
         let mut transport = InProcess { handler: &handler, now: clock.now() };
@@ -169,28 +171,38 @@ impl World {
         let link = Arc::new(SharedLink::new(layer(manner)));
         // A worker's first look is for a change.
         link.with(|layer| layer.set_host(Arc::new(host(manner)), clock.now()));
-        let config = DirectorConfig { max_connections: 1024, ..DirectorConfig::new(0, 42) };
-        let (mailbox, inbox) = Mailbox::new().unwrap();
-        let mut worker = Worker::new(WorkerConfig {
-            number: 0,
-            director: Director::new(services, config, clock.now()),
-            link: Arc::clone(&link),
-            clock,
-            patience: Patience::default(),
-            peers: Arc::new([mailbox.clone()]),
-            inbox,
-            stop: Arc::new(AtomicBool::new(false)),
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| Mailbox::new().unwrap()).unzip();
+        let peers: Arc<[Mailbox]> = mailboxes.into();
+        let workers = inboxes.into_iter().enumerate().map(|(number, inbox)| {
+            let config =
+                DirectorConfig { max_connections: 1024, ..DirectorConfig::new(number, 42) };
+            Worker::new(WorkerConfig {
+                number,
+                director: Director::new(Arc::clone(&services), config, clock.now()),
+                link: Arc::clone(&link),
+                clock,
+                patience: Patience::default(),
+                peers: Arc::clone(&peers),
+                inbox,
+                stop: Arc::new(AtomicBool::new(false)),
+            })
         });
-        let cables = [0, 1].map(|port| {
+        let mut workers: Vec<Worker> = workers.collect();
+        let cables = (0..count * 2).map(|number| {
             let [near, far] = Memory::cable(Cable::default()).unwrap();
             let Memory { receiver, sender } = near;
             let (receiver, sender) = (Box::new(receiver), Box::new(sender));
-            assert!(mailbox.send(Request::Attach { port: PortId(port), receiver, sender }));
+            let port = PortId((number % 2) as u16);
+            assert!(peers[number / 2].send(Request::Attach { port, receiver, sender }));
             far
         });
-        worker.turn();
+        let cables = cables.collect();
+        for worker in &mut workers {
+            worker.turn();
+        }
         let mtu = if manner & 1 == 1 { 1300 } else { 1500 };
-        Self { worker, cables, mtu, canary: 0 }
+        Self { workers, cables, mtu, canary: 0 }
     }
 
     fn throw(&mut self, port: usize, header: Option<[u8; 10]>, bytes: &[u8]) {
@@ -218,19 +230,24 @@ impl World {
             packet.offload = offload;
         }
         self.cables[port].sender.send(&mut [&mut packet]);
-        while self.worker.turn() > 0 {}
+        while self.workers.iter_mut().map(Worker::turn).sum::<usize>() > 0 {}
     }
 
     /// Frames that were judged or ignored.
     fn counted(&mut self) -> u64 {
-        let counters = self.worker.counters();
-        counters.verdicts.total() + counters.ignored.iter().map(|(_, count)| count).sum::<u64>()
+        let counters = self.workers.iter_mut().map(Worker::counters);
+        let each = counters.map(|counters| {
+            let ignored = counters.ignored.iter().map(|(_, count)| count);
+            counters.verdicts.total() + ignored.sum::<u64>()
+        });
+        each.sum()
     }
 
     /// Checks and returns what has left, by port.
     fn take_frames(&mut self) -> [Vec<Vec<u8>>; 2] {
         let mut left = [Vec::new(), Vec::new()];
-        for (port, (cable, left)) in self.cables.iter_mut().zip(&mut left).enumerate() {
+        for (number, cable) in self.cables.iter_mut().enumerate() {
+            let (port, left) = (number % 2, &mut left[number % 2]);
             let mtu = if port == 1 { self.mtu } else { 1500 };
             let mut look = |frames: &mut [PacketBuf<'_>]| {
                 for frame in frames {
