@@ -31,8 +31,8 @@ const FETCH: &str = "run --rm --network lvs --no-healthcheck ulvs lab fetch";
 
 impl Lab {
     /// The servers, and what a director needs.
-    fn new(test: &str) -> Option<Self> {
-        let engine = Engine::start(test)?;
+    fn new() -> Option<Self> {
+        let engine = Engine::start()?;
         let project = image::build(&engine);
         engine.docker("network create --subnet 172.30.0.0/24 lvs");
         for web in ["web1", "web2"] {
@@ -107,7 +107,7 @@ fn assert_kernel_is_silent(director: &Process) {
 
 #[test]
 fn the_commands_of_readme_work_as_they_are_typed() {
-    let Some(engine) = Engine::start("the_commands_of_readme_work_as_they_are_typed") else {
+    let Some(engine) = Engine::start() else {
         return;
     };
     let project = image::prepare(&engine);
@@ -147,7 +147,7 @@ fn the_commands_of_readme_work_as_they_are_typed() {
 
 #[test]
 fn a_container_ends_at_once_and_starts_again() {
-    let Some(lab) = Lab::new("a_container_ends_at_once_and_starts_again") else { return };
+    let Some(lab) = Lab::new() else { return };
     let engine = &lab.engine;
     lab.director("-p 8080:80", "ulvs");
     lab.assert_balanced();
@@ -193,7 +193,7 @@ fn starts_again(engine: &Engine, command: &str) {
 
 #[test]
 fn the_first_process_leaves_no_zombies() {
-    let Some(lab) = Lab::new("the_first_process_leaves_no_zombies") else { return };
+    let Some(lab) = Lab::new() else { return };
     if Command::new("nsenter").arg("--version").output().is_err() {
         return println!("skipped: nsenter is not installed");
     }
@@ -222,7 +222,7 @@ fn children(parent: u32) -> Vec<String> {
 
 #[test]
 fn less_than_the_default_privileges_is_enough() {
-    let Some(lab) = Lab::new("less_than_the_default_privileges_is_enough") else { return };
+    let Some(lab) = Lab::new() else { return };
     let engine = &lab.engine;
     let least = "--read-only --cap-drop ALL --security-opt no-new-privileges";
     lab.director(&format!("{least} --cap-add NET_RAW --cap-add NET_BIND_SERVICE"), "ulvs");
@@ -255,7 +255,7 @@ fn other_methods_go_over_the_engines_network() {
     if !Path::new("/dev/net/tun").exists() {
         return println!("skipped: there is no /dev/net/tun");
     }
-    let Some(engine) = Engine::start("other_methods_go_over_the_engines_network") else { return };
+    let Some(engine) = Engine::start() else { return };
     let project = image::build(&engine);
     let mut shell = engine.command("sh");
     let lines = commands("#### Direct routing and tunnels");

@@ -32,15 +32,15 @@ pub struct Process {
 
 impl Engine {
     /// Starts one. `None`, having said why, where there is none to be started.
-    pub fn start(test: &str) -> Option<Self> {
+    pub fn start() -> Option<Self> {
         for program in ["docker", "dockerd", "unshare"] {
             if Command::new(program).arg("--version").output().is_err() {
-                println!("skipped: {test}: {program} is not installed");
+                println!("skipped: {program} is not installed");
                 return None;
             }
         }
         if !nix::unistd::geteuid().is_root() {
-            println!("skipped: {test}: a container engine needs root");
+            println!("skipped: a container engine needs root");
             return None;
         }
         remove_abandoned();
@@ -59,7 +59,7 @@ impl Engine {
         while !engine.run(&["version"]).status.success() {
             if engine.daemon.try_wait().unwrap().is_some() || start.elapsed() > PATIENCE {
                 let log = fs::read_to_string(engine.path("log")).unwrap_or_default();
-                println!("skipped: {test}: dockerd does not start here:\n{log}");
+                println!("skipped: dockerd does not start here:\n{log}");
                 return None;
             }
             std::thread::sleep(Duration::from_millis(100));
