@@ -15,7 +15,8 @@ mod raw;
 #[path = "matrix/world.rs"]
 mod world;
 
-use std::net::IpAddr;
+use std::fs::OpenOptions;
+use std::net::{IpAddr, SocketAddr};
 
 use bed::capture::{Capture, Seen};
 use bed::traces;
@@ -24,6 +25,10 @@ use world::{Driver, Means, World};
 
 /// Has traffic of every kind that the world can have, under the eyes of everybody.
 fn watch(means: Means) {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    if let (Driver::Tun, Err(error)) = (means.driver, device) {
+        return println!("skipped: /dev/net/tun cannot be opened ({error})");
+    }
     for family in world::FAMILIES {
         let mut world = World::new(means, family);
         let before = traces::of(world.host("director"));
@@ -42,6 +47,12 @@ fn watch(means: Means) {
         judge_client(&world, &client, &expected);
         judge_real(&world, &real);
         assert_eq!(world.counters(), counted, "{means:?} {family:?}: what the kernel did");
+        if !means.may_make_rules {
+            // No socket holds all ports.
+            let hint = world
+                .refusal(&format!("ipvsadm -A -t {} -s rr -p", SocketAddr::new(world.whole(), 0)));
+            assert!(hint.contains("give ulvs CAP_NET_ADMIN"), "{hint}");
+        }
         (means.says)(&world.log());
         world.kill_director();
         assert_eq!(traces::of(world.host("director")), before, "as it was before");

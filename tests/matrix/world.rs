@@ -182,6 +182,13 @@ impl World {
         self.director.as_ref().unwrap().ulvs(self.host("director"), line);
     }
 
+    /// What is said about one that is refused.
+    pub fn refusal(&self, line: &str) -> String {
+        let output = self.director.as_ref().unwrap().run(self.host("director"), line);
+        assert!(!output.status.success(), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub fn client(&self) -> IpAddr {
         self.family.addr(CLIENT)
     }
