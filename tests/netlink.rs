@@ -188,7 +188,7 @@ fn settings_are_told_and_changed_and_refusals_say_why() {
     assert!(settings.iter().any(|setting| setting.name == "am_droprate" && setting.value == "10"));
     assert_eq!(director.set_setting("sloppy_tcp", "0x1").unwrap(), None);
     assert_eq!(table.snapshot().settings.sloppy_tcp, 1);
-    let remark = director.set_setting("sync_ports", "4").unwrap();
+    let remark = director.set_setting("snat_reroute", "0").unwrap();
     assert!(remark.unwrap().contains("no effect"));
     let long = "1".repeat(70_000);
     for (name, value, errno) in [

@@ -8,15 +8,18 @@ use crossbeam_channel::{Sender, bounded};
 use nix::errno::Errno;
 
 use super::counters;
+use super::sync::SyncSockets;
 use crate::control::advice::Route;
 use crate::control::handler::Host;
 use crate::control::netlink::connection::ConnectionView;
 use crate::control::netlink::counter::CounterView;
-use crate::control::{SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
+use crate::control::{RunningSync, SyncDaemon, SyncDaemons, SyncRequest, SyncRole};
 use crate::engine::service::ServiceTable;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
-use crate::worker::{Clock, ListedConnection, Peers, Request, SharedLink, WorkerCounters};
+use crate::worker::{
+    Clock, ListedConnection, Peers, Request, SharedLink, SyncOutlet, WorkerCounters,
+};
 
 /// The daemon, as the control protocol sees it.
 pub struct DaemonHost {
@@ -27,6 +30,7 @@ pub struct DaemonHost {
     watch: Arc<HostWatch>,
     chores: Sender<Chore>,
     sync: SyncDaemons,
+    sockets: SyncSockets,
 }
 
 /// Something for the housekeeper to do while somebody waits for it.
@@ -52,10 +56,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Templates looked at under one lock, which new connections wait for.
 const TEMPLATE_PAGE: usize = 4096;
 
-/// What is said of every synchronisation daemon that is started.
-const NOT_YET: &str = "ulvs does not synchronise connections yet: the daemon is listed and saved, \
-                       but sends and takes no messages";
-
 impl DaemonHost {
     pub(super) fn new(
         peers: Peers,
@@ -64,8 +64,11 @@ impl DaemonHost {
         link: Arc<SharedLink>,
         watch: Arc<HostWatch>,
         chores: Sender<Chore>,
+        outlet: Arc<SyncOutlet>,
     ) -> Self {
-        Self { peers, services, clock, link, watch, chores, sync: SyncDaemons::default() }
+        let sockets = SyncSockets::new(outlet, Arc::clone(&peers));
+        let sync = SyncDaemons::default();
+        Self { peers, services, clock, link, watch, chores, sync, sockets }
     }
 
     fn is_configured(&self, addr: Addr) -> bool {
@@ -140,7 +143,8 @@ impl Host for DaemonHost {
         let each = |(number, counted): &(usize, WorkerCounters)| {
             counters::of_worker(*number, counted, &interfaces)
         };
-        workers.iter().flat_map(each).chain(counters::of_link(&link)).collect()
+        let shared = [counters::of_link(&link), counters::of_sync(self.sockets.counters())];
+        workers.iter().flat_map(each).chain(shared.into_iter().flatten()).collect()
     }
 
     fn hold_ports(
@@ -156,13 +160,30 @@ impl Host for DaemonHost {
 
     fn start_sync(&self, request: SyncRequest) -> Result<Option<String>, Errno> {
         let view = self.watch.view();
-        let mtu = view.interface(&request.interface).map(|interface| interface.mtu_bytes);
-        self.sync.start(request, mtu, &self.services, self.clock.now(), |_| Ok(()))?;
-        Ok(Some(NOT_YET.into()))
+        let interface = view.interface(&request.interface);
+        let (mtu, index) = interface.map(|found| (found.mtu_bytes, found.index)).unzip();
+        let wanted = self.services.snapshot().settings.sync_sock_size;
+        let buffer_bytes = usize::try_from(wanted).ok().filter(|bytes| *bytes > 0);
+        let mut problem = None;
+        let open = |running: &RunningSync| {
+            let opened = self.sockets.open(running, index.unwrap_or_default(), buffer_bytes);
+            opened.map_err(|error| {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO));
+                problem = Some(error);
+                errno
+            })
+        };
+        let started = self.sync.start(request, mtu, &self.services, self.clock.now(), open);
+        if let Some(error) = problem {
+            tracing::error!("a synchronisation daemon cannot open its socket: {error}");
+        }
+        started.map(|()| None)
     }
 
     fn stop_sync(&self, role: SyncRole) -> Result<(), Errno> {
-        self.sync.stop(role, &self.services)
+        self.sync.stop(role, &self.services)?;
+        self.sockets.close(role);
+        Ok(())
     }
 
     fn sync_daemons(&self) -> Vec<SyncDaemon> {

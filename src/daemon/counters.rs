@@ -46,6 +46,17 @@ pub(super) fn of_worker(
             ],
         ),
         (
+            "sync".to_owned(),
+            vec![
+                ("told", counted.sync.told),
+                ("lost", counted.sync.lost),
+                ("unsent", counted.sync_unsent),
+                ("heard", counted.sync.heard),
+                ("ignored", counted.sync.ignored),
+                ("broken", counted.sync.broken),
+            ],
+        ),
+        (
             "worker".to_owned(),
             vec![
                 ("connections", counted.connections as u64),
@@ -88,6 +99,11 @@ pub(super) fn of_link(counted: &LinkCounters) -> Vec<CounterView> {
         ("reports", reports),
     ];
     views(None, vec![("link".to_owned(), counters)])
+}
+
+/// The counters of messages of other directors.
+pub(super) fn of_sync(counted: Vec<(&'static str, u64)>) -> Vec<CounterView> {
+    views(None, vec![("sync".to_owned(), counted)])
 }
 
 fn views(worker: Option<u32>, groups: Vec<(String, Vec<(&'static str, u64)>)>) -> Vec<CounterView> {

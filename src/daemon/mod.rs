@@ -10,6 +10,7 @@ mod house;
 mod interfaces;
 mod locals;
 mod ports;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +32,9 @@ use crate::engine::{Director, DirectorConfig};
 use crate::guard::AnnouncedPorts;
 use crate::host::HostWatch;
 use crate::link::{LinkLayer, OwnAddress, Settings};
-use crate::worker::{Clock, Mailbox, Patience, Peers, SharedLink, Worker, WorkerConfig};
+use crate::worker::{
+    Clock, Mailbox, Patience, Peers, SharedLink, SyncOutlet, Worker, WorkerConfig,
+};
 
 use control::Chore;
 pub use control::DaemonHost;
@@ -131,6 +134,7 @@ impl Daemon {
             None => ports.open_all(&link)?,
         };
         let (send_chore, chores) = bounded(CHORES);
+        let outbound = Arc::new(SyncOutlet::default());
         let host = DaemonHost::new(
             Arc::clone(&peers),
             Arc::clone(&services),
@@ -138,6 +142,7 @@ impl Daemon {
             Arc::clone(&link),
             Arc::clone(&watch),
             send_chore,
+            Arc::clone(&outbound),
         );
         let handler = Arc::new(Handler::new(Arc::clone(&services), host));
         let mut daemon = Self {
@@ -171,6 +176,7 @@ impl Daemon {
                 clock,
                 patience: config.patience,
                 peers: Arc::clone(&daemon.peers),
+                outlet: Arc::clone(&outbound),
                 inbox,
                 stop: Arc::clone(&daemon.stop),
             };

@@ -12,6 +12,7 @@ use crate::packet::PacketBuf;
 
 pub mod af_packet;
 pub mod memory;
+mod multicast;
 pub mod pcap;
 pub mod raw;
 mod sys;
@@ -19,6 +20,7 @@ pub mod tun;
 pub mod virtio;
 mod wait;
 
+pub use multicast::{Group, MulticastReceiver, MulticastSender};
 pub use wait::{MOST_DESCRIPTORS, Wakened, Waker, wait};
 
 /// Frames that are received together at most.

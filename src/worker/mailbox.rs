@@ -1,5 +1,7 @@
 //! What other threads say to a worker.
 
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::egress::LostCounters;
@@ -7,7 +9,7 @@ use crate::driver;
 use crate::driver::{ReceiverCounters, SenderCounters, Waker};
 use crate::engine::conn::{ConnKey, Connection};
 use crate::engine::fragments::{Datagram, FragmentCounters};
-use crate::engine::{FullNatCounters, Moment, VerdictCounters};
+use crate::engine::{FullNatCounters, Moment, SyncCounters, VerdictCounters};
 use crate::link::{IgnoredCounters, OwnedPacket, PortId};
 use crate::packet::Endpoint;
 
@@ -33,6 +35,13 @@ pub enum Request {
     Count {
         /// Where to send the answer.
         answer: Sender<WorkerCounters>,
+    },
+    /// Take over what another director tells of this worker's connections.
+    Synchronise {
+        /// The message.
+        message: Arc<[u8]>,
+        /// The id that is listened to.
+        id: u8,
     },
     /// A packet whose connection is this worker's.
     HandOver {
@@ -105,6 +114,10 @@ pub struct WorkerCounters {
     pub mailbox_full: u64,
     /// Packets that did not leave.
     pub lost: LostCounters,
+    /// Connections that other directors were told of, or told of.
+    pub sync: SyncCounters,
+    /// Messages to other directors that did not leave.
+    pub sync_unsent: u64,
     /// What the ports' drivers count, by port.
     pub ports: Vec<(ReceiverCounters, SenderCounters)>,
 }

@@ -17,8 +17,10 @@ mod network;
 mod run;
 mod shared;
 pub mod steer;
+mod sync;
 
 pub use egress::LostCounters;
 pub use mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
 pub use run::{Patience, Peers, Worker, WorkerConfig};
 pub use shared::{Clock, SharedLink};
+pub use sync::SyncOutlet;

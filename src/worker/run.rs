@@ -15,8 +15,10 @@ use super::mailbox::{ListedConnection, Mailbox, Page, Request, WorkerCounters};
 use super::network::{View, WorkerNetwork, source_of};
 use super::shared::{Clock, SharedLink};
 use super::steer;
+use super::sync::SyncOutlet;
 use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
 use crate::engine::fragments::{DATAGRAM_HEADROOM, Datagram};
+use crate::engine::sync::Entry;
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
 use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
 use crate::packet::encap::quoted_tunnel;
@@ -40,6 +42,8 @@ pub struct WorkerConfig {
     pub patience: Patience,
     /// The mailboxes of all workers, its own included.
     pub peers: Peers,
+    /// The way to other directors.
+    pub outlet: Arc<SyncOutlet>,
     /// Its own mailbox's inner end.
     pub inbox: Inbox<Request>,
     /// Ends the worker once it is set (and the worker woken).
@@ -77,6 +81,8 @@ pub struct Worker {
     mailbox_full: u64,
     cutter: Cutter,
     lost: LostCounters,
+    outlet: Arc<SyncOutlet>,
+    sync_unsent: u64,
 }
 
 /// How many connections a page of a listing looks at, so that a listing never holds packets up
@@ -90,7 +96,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 impl Worker {
     /// A worker without ports; they come by [`Request::Attach`].
     pub fn new(config: WorkerConfig) -> Self {
-        let WorkerConfig { number, director, link, clock, patience, peers, inbox, stop } = config;
+        let WorkerConfig { number, director, link, clock, patience, .. } = config;
+        let WorkerConfig { peers, outlet, inbox, stop, .. } = config;
         Self {
             number,
             director,
@@ -111,6 +118,8 @@ impl Worker {
             mailbox_full: 0,
             cutter: Cutter::new(HEADROOM, RandomState::new().build_hasher().finish()),
             lost: LostCounters::default(),
+            outlet,
+            sync_unsent: 0,
         }
     }
 
@@ -145,6 +154,7 @@ impl Worker {
             self.fulfil(request, now);
         }
         self.director.handle_timeout(now, TIMER_BUDGET);
+        self.send_sync();
         self.expire_fragments(now);
         if self.number == 0 && self.link.next_timeout().is_some_and(|due| due <= now) {
             self.link.with(|layer| layer.handle_timeout(now));
@@ -153,6 +163,24 @@ impl Worker {
             egress::send_link_output(&self.link, &mut self.senders);
         }
         done
+    }
+
+    /// Sends what other directors are to be told.
+    fn send_sync(&mut self) {
+        while let Some(message) = self.director.poll_sync() {
+            self.sync_unsent += u64::from(!self.outlet.send(&message));
+            self.director.recycle_sync(message.bytes);
+        }
+    }
+
+    /// Takes over what another director tells of this worker's connections.
+    fn hear(&mut self, message: &[u8], id: u8, now: Moment) {
+        let Self { director, view, link, number, peers, .. } = self;
+        let network = WorkerNetwork { view, link, now, arrival: PortId::default() };
+        let owns =
+            |entry: &Entry| shard::owner(entry.client, entry.protocol, peers.len()) == *number;
+        // Whoever handed it over has looked at its header.
+        let _ = director.handle_sync(message, id, owns, &network, now);
     }
 
     fn expire_fragments(&mut self, now: Moment) {
@@ -336,6 +364,7 @@ impl Worker {
             Request::Count { answer } => {
                 let _ = answer.send(self.counters());
             }
+            Request::Synchronise { message, id } => self.hear(&message, id, now),
             Request::HandOver { mut packet, port } => {
                 self.handle_packets(port, &mut [packet.packet()], now);
             }
@@ -374,6 +403,8 @@ impl Worker {
             handed_over: self.handed_over,
             mailbox_full: self.mailbox_full,
             lost: self.lost,
+            sync: self.director.sync_counters(),
+            sync_unsent: self.sync_unsent,
         }
     }
 

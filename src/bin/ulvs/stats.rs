@@ -19,6 +19,9 @@ use ulvs::control::socket::{SocketTransport, default_path};
                   restarted (too many other fragments of their sender in between)
   dropped         packets that ended here, by reason
   ignored         frames that were not for the director, by reason
+  sync            connections told to other directors and heard of them; messages lost as too many
+                  waited, unsent, received, or refused (another syncid, another length); entries
+                  ignored (no room, unknown), and messages broken (the rest could not be read)
   worker          connections tracked; packets handed over to other workers, or lost on the way:
                   too-long (for their link, and not to be fragmented)
   interface NAME  frames received and sent since it was opened, and those lost:

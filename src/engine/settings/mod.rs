@@ -89,7 +89,7 @@ settings! {
     /// is the room left in the director's own connection table.
     amemthresh: Number = 1024;
     /// Whether a backup forwards no packets.
-    backup_only: Number = 0, idle SYNC;
+    backup_only: Number = 0;
     /// Whether packets of a marked service without a usable server go on to where they were sent.
     cache_bypass: Number = 0;
     /// What a SYN may take the place of: 0 nothing, 1 connections in TIME_WAIT and CLOSE, 2 also
@@ -133,24 +133,22 @@ settings! {
     /// Whether answers are routed anew after their translation.
     snat_reroute: Number = 1, idle "ulvs routes every answer after its translation";
     /// Whether only templates of persistent services are synchronised.
-    sync_persist_mode: Number = 0, idle SYNC;
+    sync_persist_mode: Number = 0;
     /// Number of synchronisation messages' ports, a power of two.
-    sync_ports: PowerOfTwo = 1, idle SYNC;
+    sync_ports: PowerOfTwo = 1;
     /// Memory for waiting synchronisation messages, in pages.
-    sync_qlen_max: Size = 1024, idle SYNC;
+    sync_qlen_max: Size = 1024;
     /// Seconds after which an unchanged connection is synchronised again.
-    sync_refresh_period: Seconds = 0, idle SYNC;
+    sync_refresh_period: Seconds = 0;
     /// How often a connection is synchronised once more.
-    sync_retries: Range<0, 3> = 0, idle SYNC;
+    sync_retries: Range<0, 3> = 0;
     /// Size of the synchronisation socket's buffer.
-    sync_sock_size: Number = 0, idle SYNC;
+    sync_sock_size: Number = 0;
     /// At how many packets a connection is synchronised, and after how many more again.
-    sync_threshold: Pair = [3, 50], idle SYNC;
+    sync_threshold: Pair = [3, 50];
     /// Version of the synchronisation protocol.
-    sync_version: Range<0, 1> = 1, idle SYNC;
+    sync_version: Range<0, 1> = 1;
 }
-
-const SYNC: &str = "ulvs does not synchronise connections yet";
 
 impl Settings {
     /// What holds for the schedulers of all services.

@@ -184,6 +184,7 @@ impl World {
                 clock,
                 patience: Patience::default(),
                 peers: Arc::clone(&peers),
+                outlet: Arc::default(),
                 inbox,
                 stop: Arc::new(AtomicBool::new(false)),
             })
