@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use shared::script::{Script, Target};
-use shared::{play, stock};
+use shared::{judge, play, stock};
 
 fn corpus() -> Vec<(PathBuf, Script)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/corpus");
@@ -66,6 +66,30 @@ fn what_hostile_packets_are_made_of_is_good() {
         };
         assert!(is_good, "{bytes:02x?}");
     }
+}
+
+/// Else nothing that leaves could ever be wrong.
+#[test]
+fn the_judge_sees_a_single_flipped_bit() {
+    let of_ip = stock(Target::Director).iter().filter(|bytes| matches!(bytes[0] >> 4, 4 | 6));
+    let mut summed = 0;
+    for bytes in of_ip {
+        let seen = judge::see(bytes).unwrap();
+        assert!(judge::see(&bytes[..bytes.len() - 1]).is_err(), "it is shorter than it says");
+        if seen.is_v4 {
+            let mut damaged = bytes.clone();
+            damaged[8] ^= 1;
+            assert!(judge::see(&damaged).is_err(), "the header's checksum is wrong");
+        }
+        if judge::checksum_is_right(bytes, seen).is_some() {
+            assert_eq!(judge::checksum_is_right(bytes, seen), Some(true), "{bytes:02x?}");
+            let mut damaged = bytes.clone();
+            *damaged.last_mut().unwrap() ^= 1;
+            assert_eq!(judge::checksum_is_right(&damaged, seen), Some(false));
+            summed += 1;
+        }
+    }
+    assert!(summed > 100, "{summed} have a checksum");
 }
 
 #[test]
