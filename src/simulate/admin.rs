@@ -45,6 +45,9 @@ impl Output {
     }
 }
 
+/// The chains of the mangle table that no rule of a scenario is in.
+const OTHER_CHAINS: &str =
+    "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n-P POSTROUTING ACCEPT\n";
 /// The exit code of iptables for what it does not understand.
 const IPTABLES_FAILED: i32 = 2;
 
@@ -75,6 +78,9 @@ impl Administration {
         match marks::parse_mark(words) {
             Ok(MarkCommand::List) => {
                 let mut stdout = "-P PREROUTING ACCEPT\n".to_owned();
+                if !words.contains(&"PREROUTING") {
+                    stdout += OTHER_CHAINS;
+                }
                 stdout.extend(marks::list(&self.services).iter().map(|rule| format!("{rule}\n")));
                 Output { stdout, ..Output::default() }
             }

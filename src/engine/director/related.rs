@@ -147,7 +147,9 @@ impl Director {
             self.count_related(conn, headers, false);
         }
         let ends = conn.host();
-        let is_forwarded = !(ends.server || to_client && ends.client);
+        // What the host itself says of a packet that it could not deliver does not come by a router.
+        let is_own = to_client && transit.network.is_local(headers.source.addr);
+        let is_forwarded = !(ends.server || to_client && ends.client || is_own);
         if is_forwarded && headers.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExpired);
         }

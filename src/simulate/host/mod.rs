@@ -5,6 +5,7 @@
 //! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
 
 mod answers;
+mod neighbours;
 mod options;
 mod policy;
 mod routes;
@@ -26,6 +27,8 @@ use crate::engine::{Director, DirectorConfig, DropReason, Moment, Network, Owner
 use crate::packet::fragment::Cutter;
 use crate::packet::{Addr, Headers, PacketBuf, SegmentKind, Segmentation};
 use answers::{Trouble, icmp_error, icmp_reply, tcp_reset};
+use neighbours::Neighbours;
+pub use neighbours::Question;
 use options::Refused;
 pub use policy::{Policy, Rule};
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
@@ -119,6 +122,8 @@ pub struct DirectorHost {
     reassembly: Reassembly,
     cutter: Cutter,
     emitted: VecDeque<Emission>,
+    neighbours: Neighbours,
+    questions: Vec<Question>,
     next_id: u32,
     now: Moment,
     sync: Vec<RunningSync>,
@@ -143,6 +148,8 @@ impl DirectorHost {
             reassembly: Reassembly::new(config.fragments_bytes),
             cutter: Cutter::new(0, seed),
             emitted: VecDeque::new(),
+            neighbours: Neighbours::default(),
+            questions: Vec::new(),
             next_id: FIRST_ID,
             now,
             sync: Vec::new(),
@@ -175,6 +182,18 @@ impl DirectorHost {
         self.director.expire_fragments(&self.routes, now, EXPIRY_BUDGET);
         self.collect_output();
         self.send_sync();
+        self.neighbours.ask(now, |question| self.questions.push(question));
+        for packet in self.neighbours.give_up(now) {
+            if let Some(packet) = dissect(&packet) {
+                let source = self.routes.source_towards(packet.src);
+                self.complain(&packet, Trouble::HostUnreachable, source);
+            }
+        }
+    }
+
+    /// What the host asked its links since the last call.
+    pub fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
     }
 
     /// Takes a packet that arrived on a link.
@@ -470,8 +489,11 @@ impl DirectorHost {
             }
             Way::Link(link, next_hop) => {
                 let host = Host::owner_of(link, next_hop);
-                // Nobody answers for a host that does not exist, so packets to it wait forever.
                 if !link.has_host(host.number) {
+                    let source = dissect(&bytes).map(|packet| packet.src);
+                    let source = source.filter(|source| self.routes.is_local(*source));
+                    self.neighbours.wait((link, next_hop), bytes, source, self.now);
+                    self.neighbours.ask(self.now, |question| self.questions.push(question));
                     return;
                 }
                 let end = bytes.len();
@@ -496,6 +518,11 @@ impl DirectorHost {
         } else {
             self.routes.source_towards(packet.src)
         };
+        self.complain(packet, trouble, source);
+    }
+
+    /// Sends an ICMP error about a packet from `source`.
+    fn complain(&mut self, packet: &Packet, trouble: Trouble, source: Option<IpAddr>) {
         if let Some(error) = source.and_then(|source| icmp_error(packet, trouble, source)) {
             self.send_own(error);
         }

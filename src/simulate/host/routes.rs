@@ -30,6 +30,12 @@ pub enum RouteError {
     /// There is no such route.
     #[error("RTNETLINK answers: No such process")]
     NoSuchRoute,
+    /// There is no such link.
+    #[error("Cannot find device")]
+    NoSuchLink,
+    /// There is no such address.
+    #[error("RTNETLINK answers: Cannot assign requested address")]
+    NoSuchAddress,
     /// The router is not on a link of the host.
     #[error("Error: Nexthop has invalid gateway.")]
     BadGateway,
@@ -69,6 +75,11 @@ impl Prefix {
         Self { addr, len: width(addr) }
     }
 
+    /// The address that it was made of.
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
     /// Whether an address lies in it.
     pub fn contains(&self, addr: IpAddr) -> bool {
         let shift = u32::from(width(self.addr) - self.len);
@@ -106,6 +117,8 @@ pub enum Target {
 pub struct Routes {
     routes: Vec<(Prefix, Target)>,
     mtus: [u32; 2],
+    /// Further addresses on the outer link, in the order in which they came.
+    added: Vec<IpAddr>,
     changes: u64,
     /// What the director considers while it asks.
     pub journal: Journal,
@@ -129,14 +142,25 @@ impl Default for Routes {
             let router = Link::Out.address(ROUTER, ipv6).expect("the router has addresses");
             add(default, Target::Via(router));
         }
-        Self { routes, mtus: [1500; 2], changes: 0, journal: Journal::default() }
+        let (mtus, added) = ([1500; 2], Vec::new());
+        Self { routes, mtus, added, changes: 0, journal: Journal::default() }
     }
 }
 
 impl Routes {
     /// Gives the host one more address.
     pub fn add_address(&mut self, addr: IpAddr) -> Result<(), RouteError> {
-        self.add(Prefix::host(addr), Target::Local)
+        self.add(Prefix::host(addr), Target::Local)?;
+        self.added.push(addr);
+        Ok(())
+    }
+
+    /// Takes an address away that [`Self::add_address`] gave.
+    pub fn remove_address(&mut self, addr: IpAddr) -> Result<(), RouteError> {
+        let index = self.added.iter().position(|each| *each == addr);
+        let index = index.ok_or(RouteError::NoSuchAddress)?;
+        self.added.remove(index);
+        self.remove(&Prefix::host(addr))
     }
 
     /// Adds a route.
@@ -216,9 +240,25 @@ impl Routes {
     pub fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
         match self.way(to) {
             Way::Local => Some(to),
-            Way::Link(link, _) => Some(own_address(link, to.is_ipv6())),
+            Way::Link(link, _) => Some(self.source_on(link, to)),
             Way::Unreachable => None,
         }
+    }
+
+    /// The address on a link that has most in common with `to`, among equals the newest; IPv4 has
+    /// one that is always taken.
+    ///
+    /// **Source** — RFC 6724 §5 rule 8, Linux `ipv6_get_saddr_eval`.
+    fn source_on(&self, link: Link, to: IpAddr) -> IpAddr {
+        let own = own_address(link, to.is_ipv6());
+        if to.is_ipv4() || link == Link::In {
+            return own;
+        }
+        let common = |addr: IpAddr, len: u32| (bits(addr) ^ bits(to)).leading_zeros().min(len);
+        let added = self.added.iter().filter(|addr| addr.is_ipv6());
+        let oldest_first = std::iter::once((own, common(own, NETWORK_V6)))
+            .chain(added.map(|addr| (*addr, common(*addr, u128::BITS))));
+        oldest_first.max_by_key(|(_, common)| *common).map_or(own, |(addr, _)| addr)
     }
 
     /// Whether an address is one of the host's own.
@@ -242,6 +282,9 @@ impl Routes {
         matching.max_by_key(|(prefix, _)| prefix.len).map(|(_, target)| *target)
     }
 }
+
+/// Bits of an IPv6 address that tell the network.
+const NETWORK_V6: u32 = 64;
 
 fn own_address(link: Link, ipv6: bool) -> IpAddr {
     link.address(DIRECTOR, ipv6).expect("the director has addresses")

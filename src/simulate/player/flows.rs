@@ -102,8 +102,10 @@ impl<W: Write> Player<W> {
                 self.trace_packet(link, *side, &packet, &frames)?;
             }
             self.tell_stories(None)?;
+            self.overhear();
+            let asked = self.questions.drain(..).map(|question| question.text);
             let words: Vec<String> =
-                frames.iter().map(|frame| fate(frame, link, &packet)).collect();
+                asked.chain(frames.iter().map(|frame| fate(frame, link, &packet))).collect();
             fates.push(if words.is_empty() { "-".into() } else { words.join("+") });
             match side {
                 Client => {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::admin::Administration;
 use super::explain::explain;
-use super::host::DirectorHost;
+use super::host::{DirectorHost, Question};
 use super::lab::{Frame, Lab};
 use super::packet::{Packet, Proto, SYNC_PORT, dissect, fragments, reassemble, to_hex};
 use super::scenario::{Action, Flow, Step};
@@ -81,6 +81,10 @@ struct Player<W> {
     quiet: Duration,
     trace: bool,
     hex: bool,
+    /// Whether what the host asks its links is shown.
+    arp: bool,
+    /// What it asked and was not shown yet.
+    questions: Vec<Question>,
     /// What each host got last, but for ICMP errors and fragments.
     last_packet: HashMap<Host, Packet>,
     /// The IP identification that was sent last.
@@ -124,6 +128,8 @@ impl<W: Write> Player<W> {
             quiet: DEFAULT_QUIET,
             trace: false,
             hex: false,
+            arp: false,
+            questions: Vec::new(),
             last_packet: HashMap::new(),
             last_id: DEFAULT_ID,
             servers: HashMap::new(),
@@ -181,7 +187,7 @@ impl<W: Write> Player<W> {
             Action::Trace(on) => self.trace = *on,
             Action::Hex(on) => self.hex = *on,
             Action::Offload(on) => self.lab.offload = *on,
-            // Neighbours are all known here, so there is no ARP to show.
+            Action::Arp(on) => self.arp = *on,
             _ => {}
         }
     }
@@ -236,7 +242,8 @@ impl<W: Write> Player<W> {
     fn send(&mut self, link: Link, packet: &Packet, pieces: Vec<Vec<u8>>) -> Played {
         let frames = self.exchange(link, packet, pieces)?;
         self.tell_stories(Some(packet))?;
-        if frames.is_empty() {
+        self.overhear();
+        if frames.is_empty() && self.questions.is_empty() {
             self.transcript.result("nothing")?;
         }
         self.show(&frames)
@@ -294,8 +301,20 @@ impl<W: Write> Player<W> {
         }
     }
 
+    /// Takes note of what the host asked its links, if that is to be shown.
+    fn overhear(&mut self) {
+        let questions = self.lab.host.take_questions();
+        if self.arp {
+            self.questions.extend(questions);
+        }
+    }
+
     fn show(&mut self, frames: &[Frame]) -> Played {
         self.remember(frames);
+        self.overhear();
+        for Question { link, audience, text } in self.questions.drain(..) {
+            self.transcript.result(&format!("{link} {audience}: {text}"))?;
+        }
         let mut pieces: Vec<((Host, u32), Vec<Packet>)> = Vec::new();
         for frame in frames {
             let packet = &frame.packet;

@@ -1,6 +1,7 @@
 //! Steps that run a shell: what it finds on the director's host.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::commands::{outcome, parse, text};
@@ -9,11 +10,14 @@ use crate::control::proc;
 use crate::engine::Moment;
 use crate::simulate::admin::Output;
 use crate::simulate::host::{DirectorHost, Policy, RouteError, Rule, Target};
+use crate::simulate::packet::{Packet, Payload, Proto};
 use crate::simulate::shell::{self, System};
 use crate::simulate::topology::Link;
 
 /// The exit code of a shell for what it does not find.
 const NOT_FOUND: i32 = 127;
+/// A port that a socket gets which asks for none. **Source** — Linux gives ports from here on.
+const EPHEMERAL: u16 = 32_768;
 const NO_FILE: &str = "No such file or directory";
 /// Where files are that the kernel makes.
 const PROC: &str = "/proc/";
@@ -45,6 +49,26 @@ impl<W: Write> Player<W> {
             }
             ["route", "add", "unreachable", prefix] => {
                 parse(prefix).and_then(|prefix| routes.add(prefix, Target::Unreachable))
+            }
+            ["addr" | "address" | "a", "add", addr, "dev", "out"] => {
+                parse(addr).and_then(|prefix| routes.add_address(prefix.addr()))
+            }
+            ["addr" | "address" | "a", "del", addr, "dev", "out"] => {
+                parse(addr).and_then(|prefix| routes.remove_address(prefix.addr()))
+            }
+            ["link", "set", "dev", link, "mtu", size] | ["link", "set", link, "mtu", size] => {
+                let size = size.parse().map_err(|_| RouteError::BadMtu(false));
+                link_named(link).and_then(|link| routes.set_mtu(link, size?))
+            }
+            ["route" | "r", "add", prefix, "via", router]
+            | ["route" | "r", "add", prefix, "via", router, "dev", _] => {
+                let router = router.parse().map_err(|_| RouteError::BadPrefix);
+                parse(prefix).and_then(|prefix| routes.add(prefix, Target::Via(router?)))
+            }
+            ["route" | "r", "add", prefix, "dev", link] => parse(prefix)
+                .and_then(|prefix| routes.add(prefix, Target::OnLink(link_named(link)?))),
+            ["route" | "r", "del", prefix, ..] => {
+                parse(prefix).and_then(|prefix| routes.remove(&prefix))
             }
             _ => {
                 let command = words.join(" ");
@@ -122,6 +146,19 @@ impl<W: Write> System for Player<W> {
         }
     }
 
+    fn send(&mut self, to: SocketAddr, payload: &[u8], times: usize) {
+        let host = &mut self.lab.host;
+        let Some(source) = host.routes.source_towards(to.ip()) else { return };
+        let mut datagram = Packet::new(source, to.ip(), Proto::Udp);
+        datagram.ports = Some((EPHEMERAL, to.port()));
+        datagram.fields.payload = Payload::Data(payload.to_vec());
+        datagram.fields.df = true;
+        host.sockets.pair((source, EPHEMERAL), (to.ip(), to.port()));
+        for _ in 0..times {
+            host.send_own(datagram.clone());
+        }
+    }
+
     fn sleep(&mut self, time: Duration) {
         let end = Moment::from_ms(self.now.as_ms() + time.as_millis() as u64);
         self.advance_to(end);
@@ -131,6 +168,10 @@ impl<W: Write> System for Player<W> {
 /// A setting's name with dots, from that of its file.
 fn dotted(name: &str) -> String {
     name.replace('/', ".")
+}
+
+fn link_named(name: &str) -> Result<Link, RouteError> {
+    Link::ALL.into_iter().find(|link| link.name() == name).ok_or(RouteError::NoSuchLink)
 }
 
 fn parse_number(text: &str) -> Result<u32, RouteError> {

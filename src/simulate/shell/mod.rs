@@ -2,7 +2,7 @@
 //! one line, and none of the host's own programs or files.
 //!
 //! Knows lists (`;`, `&&`, `||`, `!`), pipes, `for`, `if` and groups, quotes, variables, `$(…)`, `$((…))` and
-//! patterns, redirections and `/dev/null`. Programs are those of [`programs`], which only work on
+//! patterns, redirections, `/dev/null` and, as bash, `/dev/udp/HOST/PORT`. Programs are those of [`programs`], which only work on
 //! text, and what the [`System`] has besides.
 
 mod calculate;
@@ -14,6 +14,7 @@ mod sed;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::admin::Output;
@@ -38,12 +39,28 @@ pub trait System {
 
     /// Lets time pass.
     fn sleep(&mut self, time: Duration);
+
+    /// Sends the same datagram some times over.
+    fn send(&mut self, to: SocketAddr, payload: &[u8], times: usize);
+}
+
+/// Which shell it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The plain one.
+    Sh,
+    /// The one that also knows `/dev/udp/HOST/PORT`.
+    Bash,
 }
 
 /// Runs a command line.
 pub fn run(line: &str, stdin: &str, system: &mut dyn System) -> Output {
+    run_as(Kind::Sh, line, stdin, system)
+}
+
+fn run_as(kind: Kind, line: &str, stdin: &str, system: &mut dyn System) -> Output {
     match parse::parse(line) {
-        Ok(list) => run::Shell::new(system).run(&list, stdin),
+        Ok(list) => run::Shell::new(kind, system).run(&list, stdin),
         Err(why) => Output::failed(SYNTAX, &format!("sh: 1: Syntax error: {why}")),
     }
 }

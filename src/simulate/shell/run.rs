@@ -1,14 +1,16 @@
 //! What a line says is done.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::calculate::calculate;
 use super::parse::{Joint, List, Node, Part, Redirection, Simple, Stream, Target, Word};
 use super::programs::{self, Job};
-use super::{NOT_FOUND, Output, SYNTAX, System};
+use super::{Kind, NOT_FOUND, Output, SYNTAX, System, run_as};
 
 /// A shell at work.
 pub struct Shell<'a> {
+    kind: Kind,
     system: &'a mut dyn System,
     variables: HashMap<String, String>,
     /// The folder that it is in; empty for one of its own.
@@ -24,8 +26,15 @@ const MAX_WORDS: usize = 100_000;
 
 impl<'a> Shell<'a> {
     /// A shell in a folder of its own.
-    pub fn new(system: &'a mut dyn System) -> Self {
-        Self { system, variables: HashMap::new(), folder: String::new(), last: 0, over: false }
+    pub fn new(kind: Kind, system: &'a mut dyn System) -> Self {
+        Self {
+            kind,
+            system,
+            variables: HashMap::new(),
+            folder: String::new(),
+            last: 0,
+            over: false,
+        }
     }
 
     /// Runs commands that read `stdin`.
@@ -106,8 +115,36 @@ impl<'a> Shell<'a> {
             let value = self.expand(value).join(" ");
             self.variables.insert(name.clone(), value);
         }
+        if let Some(to) = self.peer(&simple.redirections) {
+            return self.send(to, &words, &stdin);
+        }
         let output = if words.is_empty() { Output::default() } else { self.call(&words, &stdin) };
         self.redirect(output, &simple.redirections)
+    }
+
+    /// Where a command's output is sent, if it is redirected to `/dev/udp`.
+    fn peer(&mut self, redirections: &[Redirection]) -> Option<SocketAddr> {
+        let last = redirections.iter().rev().find(|each| each.stream == Stream::Output)?;
+        let Target::File(file) = &last.target else { return None };
+        let name = self.expand(file).join(" ");
+        let (host, port) = name.strip_prefix("/dev/udp/")?.rsplit_once('/')?;
+        let to = SocketAddr::new(host.parse().ok()?, port.parse().ok()?);
+        (self.kind == Kind::Bash).then_some(to)
+    }
+
+    /// Sends what a command writes: a datagram, or so many as `dd` has blocks.
+    fn send(&mut self, to: SocketAddr, words: &[String], stdin: &str) -> Output {
+        let is_dd = words.first().is_some_and(|name| name == "dd");
+        if let Some((size, count)) = programs::blocks(words).filter(|_| is_dd) {
+            self.system.send(to, &vec![0; size], count);
+            return Output::default();
+        }
+        let mut output = self.call(words, stdin);
+        let payload = std::mem::take(&mut output.stdout);
+        if !payload.is_empty() {
+            self.system.send(to, payload.as_bytes(), 1);
+        }
+        output
     }
 
     fn call(&mut self, words: &[String], stdin: &str) -> Output {
@@ -126,7 +163,8 @@ impl<'a> Shell<'a> {
                 let code = rest.first().and_then(|code| code.parse().ok()).unwrap_or(self.last);
                 Output { code, ..Output::default() }
             }
-            ("sh" | "bash", ["-c", line, ..]) => super::run(line, stdin, self.system),
+            ("sh", ["-c", line, ..]) => run_as(Kind::Sh, line, stdin, self.system),
+            ("bash", ["-c", line, ..]) => run_as(Kind::Bash, line, stdin, self.system),
             (name, _) => {
                 let folder = self.folder.clone();
                 let mut job =

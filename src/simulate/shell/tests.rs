@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Output, System, run};
@@ -8,6 +9,8 @@ use super::{Output, System, run};
 struct Host {
     files: HashMap<String, String>,
     slept: Duration,
+    /// How long datagrams were, and how many.
+    sent: Vec<(SocketAddr, usize, usize)>,
 }
 
 impl System for Host {
@@ -32,6 +35,10 @@ impl System for Host {
 
     fn sleep(&mut self, time: Duration) {
         self.slept += time;
+    }
+
+    fn send(&mut self, to: SocketAddr, payload: &[u8], times: usize) {
+        self.sent.push((to, payload.len(), times));
     }
 }
 
@@ -111,4 +118,14 @@ fn time_passes_while_a_line_sleeps() {
     let mut host = host();
     run("sleep 1.5; sleep 2", "", &mut host);
     assert_eq!(host.slept, Duration::from_millis(3500));
+}
+
+#[test]
+fn bash_sends_datagrams() {
+    let mut host = host();
+    let dd = "bash -c 'dd if=/dev/zero bs=600 count=18 status=none > /dev/udp/12.0.0.1/53'";
+    run(dd, "", &mut host);
+    run("bash -c 'echo hi > /dev/udp/12.0.0.1/54'", "", &mut host);
+    let to = |port| SocketAddr::from(([12, 0, 0, 1], port));
+    assert_eq!(host.sent, [(to(53), 600, 18), (to(54), 3, 1)]);
 }
