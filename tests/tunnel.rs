@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bed::{Director, PATIENCE};
@@ -34,7 +35,9 @@ impl Decap {
     /// Starts one and waits until it announces that it is ready.
     fn start(host: &Namespace, options: &[&str]) -> Self {
         let directory = std::env::temp_dir();
-        let name = format!("ulvs-test-{}-decap-{}", std::process::id(), host.name());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ulvs-test-{}-decap-{number}", std::process::id());
         let notify = directory.join(name);
         let _ = std::fs::remove_file(&notify);
         let readiness = UnixDatagram::bind(&notify).unwrap();
@@ -143,6 +146,30 @@ fn pages_and_long_transfers_go_through_every_kind_of_tunnel() {
 }
 
 #[test]
+fn a_veth_pair_does_the_same_as_a_tun_device() {
+    sandbox::run("a_veth_pair_does_the_same_as_a_tun_device", || {
+        let lab = Lab::new(&[]);
+        let before = lab.host("real1").interfaces().unwrap();
+        let decaps = lab.unpack(&["--way", "veth", "--workers", "2"]);
+        for kind in KINDS {
+            lab.balance(kind);
+            assert_eq!(lab.servers(4), ["real2", "real1", "real2", "real1"], "{kind}");
+            lab.transfer(20 * MIB);
+            lab.ulvs("ipvsadm -C");
+        }
+        lab.balance("");
+        lab.transfer(100 * MIB);
+        drop(decaps);
+        // The kernel removes a namespace that nobody has when it finds the time.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while lab.host("real1").interfaces().unwrap() != before {
+            assert!(std::time::Instant::now() < deadline, "the pair is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
 fn a_hundred_mebibytes_arrive_unharmed_by_two_workers_without_offloads() {
     run("a_hundred_mebibytes_arrive_unharmed_by_two_workers_without_offloads", || {
         let lab = Lab::new(&["--workers", "2"]);
@@ -165,9 +192,12 @@ fn strict_source_filters_do_not_matter() {
                 lab.host(host).set_sysctl(&key, "1").unwrap();
             }
         }
-        let _decaps = lab.unpack(&[]);
-        lab.balance("");
-        assert_eq!(lab.servers(2), ["real2", "real1"]);
+        for way in ["tun", "veth"] {
+            let _decaps = lab.unpack(&["--way", way, "--device", &format!("{way}%d")]);
+            lab.balance("");
+            assert_eq!(lab.servers(2), ["real2", "real1"], "{way}");
+            lab.ulvs("ipvsadm -C");
+        }
     });
 }
 

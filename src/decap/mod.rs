@@ -2,8 +2,9 @@
 //!
 //! What arrives in IP-in-IP, GRE and GUE comes by sockets ([`driver::raw`](crate::driver::raw)), is
 //! opened ([`open()`]) and given to the host's own stack through a TUN device, which has the virtual
-//! addresses, so that the host takes the packets for its own. Answers leave as the host's routes
-//! say, around the director; they never come here.
+//! addresses, so that the host takes the packets for its own. Where there is no leave for one, a veth
+//! pair does the same. Answers leave as the host's routes say, around the director; they never come
+//! here.
 //!
 //! Needs CAP_NET_RAW and CAP_NET_ADMIN in its network namespace. Everything it sets up belongs to
 //! the device or to a socket, and vanishes with the process, however that ends.
@@ -11,6 +12,7 @@
 mod advice;
 mod counters;
 mod opener;
+mod pair;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -24,12 +26,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::driver::Waker;
 use crate::driver::raw::{Carrier, TunnelSocket};
-use crate::driver::tun::{Tun, TunConfig, TunSender};
+use crate::driver::tun::{Tun, TunConfig};
+use crate::driver::{Sender, Waker};
 use crate::host::{Device, Lead, Use};
 use crate::packet::headers::protocol;
 use crate::packet::{Addr, Family, Prefix};
+use pair::Pair;
 use worker::Worker;
 
 /// What tunnels may be made of.
@@ -82,6 +85,15 @@ impl Kind {
     }
 }
 
+/// How packets get into the host's own stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A TUN device.
+    Tun,
+    /// A veth pair with a far end that nobody else has.
+    Veth,
+}
+
 /// How packets are to be unpacked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,12 +109,15 @@ pub struct Config {
     pub senders: Vec<Prefix>,
     /// How many threads do it, each with a queue of the device and sockets of its own.
     pub workers: usize,
+    /// How packets get into the host's own stack; the first way that is open, if none is said.
+    pub way: Option<Way>,
 }
 
 /// Tunnels being unpacked. Ends when dropped.
 #[derive(Debug)]
 pub struct Decap {
     device: Device,
+    way: Way,
     families: Vec<Family>,
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
@@ -119,13 +134,14 @@ impl Decap {
         for number in 0..workers {
             sockets.push(open_sockets(config, number as u32, workers as u32)?);
         }
-        let tun = Tun::open(&TunConfig { name: config.device.clone(), queues: workers })?;
-        let device = Device::set_up(&tun.name, MTU_BYTES, Use::Delivered)?;
+        let (way, name, senders) = enter(config, workers)?;
+        let device = Device::set_up(&name, MTU_BYTES, Use::Delivered)?;
         for addr in &config.virtuals {
             device.lead(*addr, Lead::Address)?;
         }
         let mut decap = Self {
             device,
+            way,
             families: families(&sockets[0]),
             counters: Arc::default(),
             stop: Arc::default(),
@@ -135,7 +151,7 @@ impl Decap {
             virtuals: config.virtuals.iter().copied().collect(),
             senders: config.senders.clone(),
         });
-        for (sockets, (_, sender)) in sockets.into_iter().zip(tun.queues) {
+        for (sockets, sender) in sockets.into_iter().zip(senders) {
             decap.start_worker(sockets, sender, Arc::clone(&policy))?;
         }
         Ok(decap)
@@ -144,7 +160,7 @@ impl Decap {
     fn start_worker(
         &mut self,
         sockets: Vec<TunnelSocket>,
-        sender: TunSender,
+        sender: Box<dyn Sender>,
         policy: Arc<Policy>,
     ) -> io::Result<()> {
         let waker = Waker::new()?;
@@ -159,6 +175,11 @@ impl Decap {
     /// The device's name.
     pub fn device(&self) -> &str {
         self.device.name()
+    }
+
+    /// How packets get into the host's own stack.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// The families that tunnels may come over; IPv6 is missing where the host has none.
@@ -192,6 +213,35 @@ impl Decap {
 impl Drop for Decap {
     fn drop(&mut self) {
         let _ = self.stop();
+    }
+}
+
+/// A way into the host's own stack: which it is, the name of its device, and for each worker what sends
+/// there.
+type Entrance = (Way, String, Vec<Box<dyn Sender>>);
+
+/// Opens the way that was chosen, or the first that is open.
+fn enter(config: &Config, workers: usize) -> io::Result<Entrance> {
+    let by_tun = || {
+        let tun = Tun::open(&TunConfig { name: config.device.clone(), queues: workers })?;
+        let senders = tun.queues.into_iter().map(|(_, sender)| Box::new(sender) as _);
+        io::Result::Ok((Way::Tun, tun.name, senders.collect()))
+    };
+    let by_veth = || {
+        let pair = Pair::open(&config.device, workers)?;
+        let senders = pair.senders.into_iter().map(|sender| Box::new(sender) as _);
+        io::Result::Ok((Way::Veth, pair.name, senders.collect()))
+    };
+    match config.way {
+        Some(Way::Tun) => by_tun(),
+        Some(Way::Veth) => by_veth(),
+        None => by_tun().or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {
+                // What would have been best is what to ask for.
+                by_veth().map_err(|_| error)
+            }
+            _ => Err(error),
+        }),
     }
 }
 

@@ -12,12 +12,11 @@ use super::Kind;
 use super::counters::Counters;
 use super::opener::{Policy, open};
 use crate::driver::raw::{Memory, TunnelSocket};
-use crate::driver::tun::TunSender;
 use crate::driver::{MOST_DESCRIPTORS, Sender, Waker, wait};
 
 pub(super) struct Worker {
     sockets: Vec<TunnelSocket>,
-    sender: TunSender,
+    sender: Box<dyn Sender>,
     policy: Arc<Policy>,
     counters: Arc<Counters>,
     memory: Memory,
@@ -29,7 +28,7 @@ pub(super) struct Worker {
 impl Worker {
     pub fn new(
         sockets: Vec<TunnelSocket>,
-        sender: TunSender,
+        sender: Box<dyn Sender>,
         policy: Arc<Policy>,
         counters: Arc<Counters>,
     ) -> Self {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ulvs::decap::{Config, Decap, Kind, look_around};
+use ulvs::decap::{Config, Decap, Kind, Way, look_around};
 use ulvs::host;
 use ulvs::packet::{Family, Prefix};
 
@@ -17,7 +17,8 @@ use ulvs::packet::{Family, Prefix};
 /// What a director sends with `ipvsadm -i` comes by raw sockets and, for gue, by a UDP socket; what is
 /// inside goes to the host's own programs through a TUN device that has the virtual addresses. The
 /// answers go to the clients by the host's own routes. Device, addresses and sockets vanish with the
-/// process. Needs CAP_NET_RAW and CAP_NET_ADMIN. SIGUSR1 has it say what it has unpacked.
+/// process. Needs CAP_NET_RAW and CAP_NET_ADMIN, and /dev/net/tun; where there is no leave for that, a
+/// veth pair takes its place, which needs CAP_SYS_ADMIN. SIGUSR1 has it say what it has unpacked.
 #[derive(Args, Debug)]
 pub struct DecapArgs {
     /// Virtual address; may be given several times
@@ -33,12 +34,22 @@ pub struct DecapArgs {
     /// [default: from anybody]
     #[arg(short, long = "from", value_name = "ADDRESS[/LENGTH]", value_parser = parse_sender)]
     senders: Vec<Prefix>,
-    /// Name of the TUN device; %d stands for the first free number
+    /// Name of the device; %d stands for the first free number
     #[arg(short, long, default_value = "decap%d", value_name = "NAME")]
     device: String,
     /// Number of workers, each a thread with sockets and a queue of the device of its own
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
+    /// How packets get into the host's stack [default: tun where there is leave for it, else veth]
+    #[arg(long, value_enum, value_name = "WAY")]
+    way: Option<WayIn>,
+}
+
+/// A way into the host's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WayIn {
+    Tun,
+    Veth,
 }
 
 /// A kind of tunnel, by ipvsadm's names.
@@ -108,7 +119,11 @@ fn tell(decap: &Decap, config: &Config) {
         [Family::V6] => " (the host has no IPv4)",
         _ => "",
     };
-    tracing::info!("device {} has {vips}, for as long as this process lives", decap.device());
+    let device = match decap.way() {
+        Way::Veth if config.way.is_none() => "there is no leave for /dev/net/tun: veth device",
+        Way::Tun | Way::Veth => "device",
+    };
+    tracing::info!("{device} {} has {vips}, for as long as this process lives", decap.device());
     tracing::info!("ready: takes {} from {from}{over}", listed(kinds.collect()));
     if config.senders.is_empty() {
         tracing::info!(
@@ -129,6 +144,10 @@ fn config(args: &DecapArgs) -> Config {
         port: args.port,
         senders: args.senders.clone(),
         workers: usize::from(args.workers),
+        way: args.way.map(|way| match way {
+            WayIn::Tun => Way::Tun,
+            WayIn::Veth => Way::Veth,
+        }),
     }
 }
 
