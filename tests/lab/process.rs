@@ -126,6 +126,55 @@ fn ipvsadm_works_as_typed_on_the_director() {
 }
 
 #[test]
+fn rules_are_saved_where_textbooks_save_them_and_the_machine_has_none() {
+    needs_namespaces!();
+    let saved = || std::fs::read("/etc/sysconfig/ipvsadm").ok();
+    let before = saved();
+    let lab = Lab::start(&NAT);
+    let shell = |script: &str| {
+        let output = lab.exec("director", &["sh", "-c", script]);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {complaint}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let listing = shell("ipvsadm -Ln");
+    shell("ipvsadm --save > /etc/sysconfig/ipvsadm");
+    assert!(shell("cat /etc/sysconfig/ipvsadm").contains("-A -t 12.0.0.1:http -s rr\n"));
+    assert_eq!(saved(), before);
+    shell("ipvsadm -C; ipvsadm --restore < /etc/sysconfig/ipvsadm");
+    assert_eq!(shell("ipvsadm -Ln").lines().count(), listing.lines().count());
+    assert_eq!(shell("cat /etc/passwd"), std::fs::read_to_string("/etc/passwd").unwrap());
+}
+
+#[test]
+fn iptables_works_as_typed_on_the_director() {
+    needs_namespaces!();
+    let lab = Lab::start(&NAT);
+    let typed = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = lab.exec("director", &words);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let rule = "-s 192.168.200.0/24 -j SNAT --to-source 12.0.0.1";
+    assert_eq!(typed("iptables -t nat -F"), (Some(0), String::new()));
+    assert_eq!(typed(&format!("iptables -t nat -A POSTROUTING -o out {rule}")).0, Some(0));
+    let (status, said) = typed(&format!("iptables -t nat -A POSTROUTING -o ens36 {rule}"));
+    assert_eq!(status, Some(0));
+    assert!(
+        said.starts_with("hint: there is no interface ens36 here for now; there are "),
+        "{said}"
+    );
+    let (_, listed) = typed("ulvs snat -S");
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    let mark = "-A PREROUTING -p tcp -d 12.0.0.1 --dport 80 -j MARK --set-mark 10";
+    assert_eq!(typed(&format!("iptables -t mangle {mark}")).0, Some(0));
+    assert!(typed("ulvs mark -S").1.contains("--dport 80"), "{}", typed("ulvs mark -S").1);
+    let (status, said) = typed("iptables -L");
+    assert!(status == Some(2) && said.contains("/usr/sbin/iptables"), "{said}");
+}
+
+#[test]
 fn entering_without_a_lab_says_how_to_start_one() {
     let output = run(ulvs().args(["lab", "exec", "--lab", "1", "client", "true"]));
     assert_eq!(output.status.code(), Some(125));

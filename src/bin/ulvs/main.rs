@@ -3,6 +3,7 @@
 
 mod bench;
 mod decap;
+mod iptables;
 mod ipvsadm;
 mod lab;
 mod log;
@@ -53,6 +54,9 @@ enum Command {
 fn main() -> ExitCode {
     // ipvsadm reads its arguments in a way of its own, before clap can take offence at them.
     if let Some(status) = ipvsadm::by_name(env::args_os()) {
+        return status;
+    }
+    if let Some(status) = iptables::by_name(env::args_os()) {
         return status;
     }
     match Cli::parse().command {

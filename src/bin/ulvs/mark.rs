@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use ulvs::control::marks::{MarkCommand, parse_mark};
 
-use super::snat::{carry_out, show};
+use super::snat::{carry_out, look_for, show};
 
 /// Arguments of `ulvs mark`.
 #[derive(clap::Args, Debug)]
@@ -20,15 +20,20 @@ Words: -t mangle; -A -I -D PREROUTING, -S, -F; -i INTERFACE (a trailing + is any
 pub struct Args {
     /// The words of `iptables -t mangle ... -j MARK`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 /// Runs the command. Statuses are those of `ulvs snat`.
 pub fn run(args: &Args) -> ExitCode {
     carry_out("mark", parse_mark(&args.words), |director, command| match command {
         MarkCommand::List => director.mark_rules().map(|rules| show("PREROUTING", &rules)),
-        _ => director.edit_marks(&args.words.join(" ")).map(|remark| {
+        command => {
+            let remark = director.edit_marks(&args.words.join(" "))?;
             remark.iter().for_each(|remark| eprintln!("hint: {remark}"));
-        }),
+            if let MarkCommand::Append(rule) | MarkCommand::Insert(rule) = command {
+                look_for(rule.input.as_deref());
+            }
+            Ok(())
+        }
     })
 }

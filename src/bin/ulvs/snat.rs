@@ -19,7 +19,7 @@ Words: -t nat; -A -I -D POSTROUTING, -S, -F; -o INTERFACE (a trailing + is any e
 pub struct Args {
     /// The words of `iptables -t nat ... -j SNAT`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 /// Runs the command. Status 2 is a rule that cannot be read, 1 a director that refuses it or
@@ -27,8 +27,28 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     carry_out("snat", parse_snat(&args.words), |director, command| match command {
         SnatCommand::List => director.snat_rules().map(|rules| show("POSTROUTING", &rules)),
-        _ => director.edit_snat(&args.words.join(" ")),
+        SnatCommand::Append(rule) | SnatCommand::Insert(rule) => {
+            director.edit_snat(&args.words.join(" "))?;
+            look_for(rule.out.as_deref());
+            Ok(())
+        }
+        SnatCommand::Delete(_) | SnatCommand::Flush => director.edit_snat(&args.words.join(" ")),
     })
+}
+
+/// Says so if a rule is for an interface that this host does not have.
+pub(super) fn look_for(interface: Option<&str>) {
+    let Some(pattern) = interface else { return };
+    let Ok(found) = nix::net::if_::if_nameindex() else { return };
+    let names: Vec<_> = found.iter().map(|each| each.name().to_string_lossy()).collect();
+    let is_there = |name: &str| match pattern.strip_suffix('+') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    };
+    if !names.iter().any(|name| is_there(name)) {
+        let names = names.join(", ");
+        eprintln!("hint: there is no interface {pattern} here for now; there are {names}");
+    }
 }
 
 /// Lists rules in the form of `iptables -S`.

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 use serde::{Deserialize, Serialize};
 
+use super::etc;
 use super::isolate::mount_virtual;
 use super::{CONTROL_SOCKET, HOST_DIRECTORY, HOST_PROGRAMS, channel, host_path, take_name};
 use crate::lab::services::dnat::DestinationNat;
@@ -154,8 +155,11 @@ fn content(page: &Content, said: &mut Vec<String>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Starts `ulvs run` on these interfaces.
+/// Starts `ulvs run` on these interfaces, on a host where what textbooks have typed works.
 fn start_director(interfaces: &[String], channel: &UnixStream) -> io::Result<Vec<String>> {
+    symlink(std::env::current_exe()?, Path::new(HOST_PROGRAMS).join("iptables"))?;
+    // A container may not allow it; then there is only nowhere to save rules.
+    let _ = etc::cover();
     let mut words = vec!["--control", CONTROL_SOCKET];
     for interface in interfaces {
         words.extend(["--interface", interface]);

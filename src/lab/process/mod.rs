@@ -16,6 +16,7 @@
 
 mod channel;
 mod enter;
+mod etc;
 mod host;
 mod isolate;
 mod keeper;

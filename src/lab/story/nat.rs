@@ -34,6 +34,9 @@ impl Story for Nat {
         scene.heading("The director starts, and is told what to do")?;
         scene.show_director()?;
         scene.typed_all("director", &BALANCE)?;
+        scene.remark(
+            "Textbooks type iptables in place of ulvs snat; on this director that means the same.",
+        )?;
         let pages = scene.fetch("client", web_at(nat::OUTSIDE), scene.requests(6))?;
         scene.heading("What the director says now")?;
         let listing = scene.typed("director", "ipvsadm -Ln")?;
@@ -53,6 +56,7 @@ impl Story for Nat {
         vec![
             ("client", format!("curl -s http://{}/whoami", nat::OUTSIDE)),
             ("director", "ipvsadm -Lnc".to_owned()),
+            ("director", "sh -c 'ipvsadm --save > /etc/sysconfig/ipvsadm'".to_owned()),
             ("real1", "tcpdump -ni eth0".to_owned()),
         ]
     }
