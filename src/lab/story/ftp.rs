@@ -35,10 +35,9 @@ impl Story for Ftp {
         scene.heading("The director starts, and is told what to do")?;
         scene.show_director()?;
         scene.typed_all("director", &BALANCE)?;
-        scene.remark(format_args!(
-            "No kernel has {VIRTUAL}; the director answers for it. FTP needs an address like that: data \
-             connections come to ports of no service, where a kernel that had it would refuse them."
-        ))?;
+        scene.remark(
+            "Port 21 is all there is to say: the director listens to what is agreed on there.",
+        )?;
         let count = scene.requests(4);
         scene.heading(format_args!(
             "The client fetches ftp://{VIRTUAL}/hostname {}",

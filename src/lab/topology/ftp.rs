@@ -1,4 +1,4 @@
-//! FTP by NAT: the virtual address is the director's alone, so that data connections find its ports free.
+//! FTP by NAT, at an address that no kernel has.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
