@@ -3,7 +3,8 @@
 //! A packet socket sees copies; the kernel handles every frame as well. Where a virtual address is
 //! the kernel's own, a *guard socket* is held on the service's port: the kernel finds a listener
 //! that drops everything, and stays silent. It needs no privilege beyond the port's, and is
-//! gone with the process, however that ends.
+//! gone with the process, however that ends. A raw socket does the same for all of a protocol that
+//! the kernel does not speak.
 //!
 //! What sockets cannot cover (a host that forwards packets, services of every port) is kept from the
 //! kernel by *guard rules*, an nftables table that vanishes with the process, given CAP_NET_ADMIN.

@@ -330,6 +330,48 @@ fn a_balanced_server_can_be_reached_directly() {
     });
 }
 
+/// Rules for every port of a server leave alone what it has to do with others through this host: what
+/// they begin, what it begins itself, and datagrams in fragments.
+#[test]
+fn a_server_of_all_ports_has_other_connections_too() {
+    let name = "guard::tests::a_server_of_all_ports_has_other_connections_too";
+    sandbox::run(name, || {
+        let [director, client, server] = routed();
+        let _ssh = server.run(|| TcpListener::bind("[::]:22")).unwrap().unwrap();
+        let _outside = client.run(|| TcpListener::bind("[::]:80")).unwrap().unwrap();
+        for Addresses { service, client: near, server: far } in BOTH {
+            let table = services(&[
+                (Protocol::Tcp, service, 21),
+                (Protocol::Tcp, service, 0),
+                (Protocol::Udp, service, 0),
+            ]);
+            masquerade(&table);
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at(far, 22)), Ok(()));
+            assert_eq!(attempt(&server, &at(near, 80)), Ok(()));
+            let bind = |host: &Namespace, addr: &str, port: u16| {
+                let socket = host.run(|| UdpSocket::bind(at(addr, port))).unwrap().unwrap();
+                socket.set_read_timeout(Some(ANSWER)).unwrap();
+                socket
+            };
+            let (asks, answers) = (bind(&client, near, 0), bind(&server, far, 53));
+            let mut heard = [0; 5000];
+            asks.send_to(&[b'?'; 4000], at(far, 53)).unwrap();
+            let (len, from) = answers.recv_from(&mut heard).unwrap();
+            assert_eq!(len, 4000);
+            answers.send_to(&[b'!'; 4000], from).unwrap();
+            assert_eq!(asks.recv(&mut heard).unwrap(), 4000, "{far}");
+            // What nobody asked for answers a balanced question.
+            let balanced = bind(&client, near, 0);
+            balanced.set_read_timeout(Some(SILENCE)).unwrap();
+            let port = balanced.local_addr().unwrap().port();
+            answers.send_to(b"answer", at(near, port)).unwrap();
+            assert_eq!(balanced.recv(&mut heard).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+    });
+}
+
 #[test]
 fn a_service_of_all_ports_is_kept_from_the_kernel_by_rules() {
     let name = "guard::tests::a_service_of_all_ports_is_kept_from_the_kernel_by_rules";
