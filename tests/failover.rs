@@ -137,7 +137,7 @@ fn counter(director: &Director, host: &Namespace, name: &str) -> u64 {
     known.unwrap()["total"].as_u64().unwrap()
 }
 
-fn keeps_connections(options: &[&str], daemon: &str) {
+fn keeps_connections(options: &[&str], settings: &[&str], daemon: &str) {
     let network = Network::build(&topology()).unwrap();
     let host = |name| network.host(name).unwrap();
     ["real1", "real2"].into_iter().for_each(|name| echo(host(name)));
@@ -146,6 +146,8 @@ fn keeps_connections(options: &[&str], daemon: &str) {
     let start = |name: &'static str, role: &str| {
         let director = Director::start(host(name), &options);
         RULES.iter().for_each(|rule| drop(director.ulvs(host(name), &format!("ipvsadm {rule}"))));
+        let set = |setting: &&str| drop(director.ulvs(host(name), &format!("sysctl {setting}")));
+        settings.iter().for_each(set);
         let daemon = format!("ipvsadm --start-daemon {role} --mcast-interface in {daemon}");
         director.ulvs(host(name), &daemon);
         director
@@ -173,13 +175,15 @@ fn keeps_connections(options: &[&str], daemon: &str) {
 #[test]
 fn established_connections_survive_their_director() {
     sandbox::run("established_connections_survive_their_director", || {
-        keeps_connections(&[], "--syncid 7");
+        keeps_connections(&[], &[], "--syncid 7");
     });
 }
 
 #[test]
 fn they_do_so_with_workers_ports_and_an_ipv6_group_too() {
     sandbox::run("they_do_so_with_workers_ports_and_an_ipv6_group_too", || {
-        keeps_connections(&["--workers", "2"], "--mcast-group ff02::81 --mcast-port 9000");
+        let settings = ["net.ipv4.vs.sync_ports=4", "net.ipv4.vs.sync_sock_size=65536"];
+        let daemon = "--mcast-group ff02::81 --mcast-port 9000";
+        keeps_connections(&["--workers", "2"], &settings, daemon);
     });
 }
