@@ -216,6 +216,8 @@ fn other_beginners_mistakes_have_hints_too() {
         assert_eq!(outcome.status, 255, "{line}");
         assert!(outcome.stderr.contains(&format!("\nhint: {expected}")), "{line}: {outcome:?}");
     }
+    let said = hinted(&handler, "-A -u 12.0.0.1:53 -O").stderr;
+    assert_eq!(said, "-O: unknown option\nhint: one-packet scheduling is -o, or --ops\n");
 }
 
 #[test]

@@ -122,6 +122,9 @@ impl Session<'_, '_> {
             Ok(command) => Ok(Ok(command)),
             Err(Illegal { message, status, is_fatal }) => {
                 self.console.stderr.write_all(message.as_bytes())?;
+                // Many texts have it so; no version of ipvsadm does.
+                let is_ops = message.starts_with("-O: unknown option");
+                self.hint(is_ops.then_some("one-packet scheduling is -o, or --ops"))?;
                 if is_fatal { Err(Stop { status }) } else { Ok(Err(status)) }
             }
         }
