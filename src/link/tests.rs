@@ -541,6 +541,19 @@ fn neighbours_in_a_vlan_are_answered_there() {
     assert_eq!(sent(&mut layer).len(), 3);
 }
 
+#[test]
+fn the_director_does_not_speak_to_servers_from_an_address_that_they_may_have_too() {
+    let mut host = lab_host();
+    let virtual_address = KernelAddress { addr: addr("192.168.200.100"), ..host.addresses[1] };
+    host.addresses.insert(0, virtual_address);
+    let mut layer = layer(host, |_| {});
+    let towards = |layer: &LinkLayer| layer.address_towards(addr("192.168.200.110"), None);
+    assert_eq!(towards(&layer), Some(addr("192.168.200.100")), "the first of the kernel's");
+    let virtuals = HashSet::from_iter([addr("192.168.200.100")]);
+    layer.set_services(Services { virtuals, ..services() }, at(0));
+    assert_eq!(towards(&layer), Some(addr("192.168.200.1")));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -34,7 +34,8 @@ impl LinkLayer {
     }
 
     /// The director's address on the way to another: the kernel's on that port, else one of its
-    /// own there, else any whose answers can come back.
+    /// own there, else any whose answers can come back. Virtual addresses only if there are no others
+    /// of the kind: with direct routing the servers have them as well.
     pub fn address_towards(&self, to: Addr, learned: Option<Place>) -> Option<Addr> {
         let port = self.port_towards(to, learned)?;
         let state = self.ports.get(usize::from(port.0))?;
@@ -43,14 +44,18 @@ impl LinkLayer {
         };
         let kernels = self.host.addresses.iter().filter(|own| fits(&own.addr));
         let on_port = kernels.clone().filter(|own| Some(own.interface) == state.index);
+        let is_virtual = |addr: Addr| self.services.virtuals.contains(&addr);
         // One of the same network first.
-        let near = on_port.min_by_key(|own| !own.prefix.contains(to)).map(|own| own.addr);
+        let near = on_port
+            .min_by_key(|own| (!own.prefix.contains(to), is_virtual(own.addr)))
+            .map(|own| own.addr);
+        let nearest = |addrs: &mut dyn Iterator<Item = Addr>| nearest(addrs, is_virtual, to);
         near.or_else(|| {
             let owned = self.claims.owned().filter(|(_, ports)| ports.contains(port));
-            nearest(owned.map(|(addr, _)| addr).filter(fits), to)
+            nearest(&mut owned.map(|(addr, _)| addr).filter(fits))
         })
-        .or_else(|| nearest(kernels.map(|own| own.addr).filter(|addr| is_host(*addr)), to))
-        .or_else(|| nearest(self.claims.owned().map(|(addr, _)| addr).filter(fits), to))
+        .or_else(|| nearest(&mut kernels.map(|own| own.addr).filter(|addr| is_host(*addr))))
+        .or_else(|| nearest(&mut self.claims.owned().map(|(addr, _)| addr).filter(fits)))
         .or_else(|| to.is_link_local().then_some(state.own_link_local))
     }
 
@@ -65,9 +70,13 @@ impl LinkLayer {
     }
 }
 
-/// The address with the longest beginning in common, so that the answer does not depend on the
-/// order of a hash table.
-fn nearest(addrs: impl Iterator<Item = Addr>, to: Addr) -> Option<Addr> {
+/// The address with the longest beginning in common, rather one that is not virtual, so that the
+/// answer does not depend on the order of a hash table.
+fn nearest(
+    addrs: impl Iterator<Item = Addr>,
+    is_virtual: impl Fn(Addr) -> bool,
+    to: Addr,
+) -> Option<Addr> {
     let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
-    addrs.max_by_key(|addr| (likeness(addr), std::cmp::Reverse(*addr)))
+    addrs.max_by_key(|addr| (!is_virtual(*addr), likeness(addr), std::cmp::Reverse(*addr)))
 }
