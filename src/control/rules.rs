@@ -51,7 +51,11 @@ fn apply_line(
         Console { stdin: &mut io::empty(), stdout: &mut stdout, stderr: &mut stderr, hints: true };
     run_line(words, &mut console, transport, names).map_err(|_| {
         let said = String::from_utf8_lossy(&stderr);
-        said.trim_end().replace("\nhint: ", "; ").replace('\n', "; ")
+        match said.trim_end() {
+            // As of `-v` with other options, which ipvsadm fails without a word.
+            "" => "this command of ipvsadm fails".into(),
+            said => said.replace("\nhint: ", "; ").replace('\n', "; "),
+        }
     })
 }
 
