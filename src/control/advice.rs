@@ -28,14 +28,16 @@ pub enum Route {
 
 /// What is odd about a new real server, `None` if nothing is.
 pub fn about_real(real: &RealSpec, route: &Route) -> Option<String> {
-    let unserved = match (real.method, route) {
-        (_, Route::Unknown) => return None,
-        (_, Route::Own) => {
-            "the address is the director's own, and servers there are not served yet"
-        }
-        _ => return about_route(real, route),
-    };
-    Some(format!("{unserved}: packets for this server will be lost"))
+    let is_translated = real.method == ForwardingMethod::Masquerade;
+    if *route == Route::Own && is_translated && real.addr.is_loopback() {
+        return Some(format!(
+            "by -m only this host's own clients reach {}, as with IPVS; for others name an address of \
+             this host that is not a loopback one, use --fullnat, or use -g if the server listens at \
+             the service's own address and port",
+            real.addr
+        ));
+    }
+    about_route(real, route)
 }
 
 fn about_route(real: &RealSpec, route: &Route) -> Option<String> {
@@ -167,6 +169,16 @@ mod tests {
         assert_eq!(about_route(&tunnel, &unlikely(None)), None);
         let nowhere = Route::Unlikely { default_via: None, meant: None };
         assert!(about_route(&tunnel, &nowhere).is_some());
+    }
+
+    #[test]
+    fn nat_does_not_lead_from_outside_to_loopback() {
+        let real = RealSpec::new(addr("127.0.0.1"), 8080);
+        assert_eq!(about_real(&real, &Route::Own), None);
+        let real = RealSpec { method: ForwardingMethod::Masquerade, ..real };
+        assert!(about_real(&real, &Route::Own).unwrap().contains("--fullnat"));
+        let real = RealSpec { addr: addr("12.0.0.1"), ..real };
+        assert_eq!(about_real(&real, &Route::Own), None);
     }
 
     #[test]

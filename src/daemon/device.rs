@@ -38,7 +38,7 @@ impl Outlet {
         interfaces: Vec<String>,
         workers: usize,
     ) -> io::Result<(Self, Vec<Addressed>)> {
-        let tun = Tun::open(&TunConfig { name: name.into(), queues: workers })?;
+        let tun = Tun::open(&TunConfig { name: name.into(), queues: workers, link_address: None })?;
         let device = Device::set_up(&tun.name, FIRST_MTU, Use::Routed)?;
         Diversions::probe(device.index()).map_err(|error| {
             io::Error::new(
@@ -159,7 +159,7 @@ impl Outlet {
     fn tell(&self, addr: Addr, how: Lead) {
         let name = self.name();
         match how {
-            Lead::Route => tracing::info!("{addr} is routed to {name}"),
+            Lead::Route | Lead::RouteFrom(_) => tracing::info!("{addr} is routed to {name}"),
             Lead::Address => tracing::info!(
                 "{addr} is an address of {name}, so that this host answers ARP for it"
             ),

@@ -8,11 +8,12 @@ use hashbrown::HashSet;
 
 use super::control::Chore;
 use super::device::Outlet;
+use super::door::{Door, Errand};
 use super::locals::{self, LocalEnds};
 use super::ports::Ports;
 use crate::engine::service::{ForwardingMethod, ServiceKey, ServiceTable, Snapshot};
 use crate::engine::{Moment, SnatRule};
-use crate::guard::Guard;
+use crate::guard::{Guard, Problem};
 use crate::host::HostWatch;
 use crate::host::privileges::{self, CapabilitySet};
 use crate::link::{Event, HostView, Services};
@@ -27,6 +28,8 @@ pub(super) struct House {
     ports: Ports,
     /// The device in their place, if it is one.
     outlet: Option<Outlet>,
+    /// Leads to the host's own clients and servers.
+    door: Door,
     clock: Clock,
     host_epoch: u64,
     /// The link layer's epoch when its groups were followed last.
@@ -67,6 +70,7 @@ impl House {
             link,
             ports,
             outlet,
+            door: Door::default(),
             clock,
             host_epoch,
             link_epoch: None,
@@ -95,7 +99,7 @@ impl House {
             self.seen = Some(current);
             self.next_look = Moment::from_ms(now.as_ms() + LOOK_PERIOD_MS);
             // The kernel is to be silent before the link layer invites packets.
-            self.follow_guard()?;
+            self.follow_guard(peers)?;
             self.has_begun = true;
             moved = self.follow_host(now) | self.follow_services(now);
         }
@@ -137,7 +141,7 @@ impl House {
         }
     }
 
-    fn follow_guard(&mut self) -> io::Result<()> {
+    fn follow_guard(&mut self, peers: &Peers) -> io::Result<()> {
         let host = self.watch.view();
         // First, as what is held decides what has to come to the director.
         self.hold_pools(&self.services.snapshot().snat, &host);
@@ -145,10 +149,12 @@ impl House {
         let snapshot = self.services.snapshot();
         let (had_rules, held) = (self.guard.has_rules(), self.guard.held());
         let Services { virtuals, locals, .. } = self.summarise();
-        let problems = match &mut self.outlet {
+        let told_of_door = self.follow_door(&snapshot, &host, peers);
+        let mut problems = match &mut self.outlet {
             Some(outlet) => outlet.follow(&snapshot, &host, virtuals.into_iter().chain(locals))?,
-            None => self.guard.update(&snapshot, &host),
+            None => self.guard.update(&snapshot, &host, self.door.index()),
         };
+        problems.extend(told_of_door);
         for problem in problems {
             if problem.is_fatal() && !self.has_begun {
                 return Err(io::Error::other(problem.to_string()));
@@ -167,6 +173,15 @@ impl House {
             tracing::info!("guard sockets hold the ports of {held} {word}");
         }
         Ok(())
+    }
+
+    fn follow_door(&mut self, services: &Snapshot, host: &HostView, peers: &Peers) -> Vec<Problem> {
+        let mut addresses = self.link.with(|layer| layer.owned_addresses());
+        addresses.retain(|addr| services.is_virtual(*addr) && !host.owns(*addr));
+        let with_source = |addr| Some((addr, host.nearest_address(addr)?));
+        let addresses = addresses.into_iter().filter_map(with_source).collect();
+        let (revision, has_outlet) = (self.services.revision(), self.outlet.is_some());
+        self.door.follow(&Errand { services, revision, host, has_outlet, addresses }, peers)
     }
 
     /// Holds the local ports that full NAT needs, and tells the workers which they are.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::link::{HostView, Interface, MAX_PORTS};
+use crate::link::{HostView, Interface, MAX_PORTS, is_door};
 
 /// The interfaces named, or all that look fit if none is.
 ///
@@ -46,9 +46,10 @@ pub(super) fn require(named: &[String], view: &HostView) -> io::Result<()> {
     Err(invalid(format!("there is no interface {name}; there are {known}")))
 }
 
-/// Ethernet, up, and not a member of a bridge or bond, whose frames the master has as well.
+/// Ethernet, up, not a member of a bridge or bond, whose frames the master has as well, and no
+/// director's own.
 fn is_fit(interface: &Interface) -> bool {
-    interface.ethernet && interface.up && interface.master.is_none()
+    !is_door(&interface.name) && interface.ethernet && interface.up && interface.master.is_none()
 }
 
 fn invalid(problem: String) -> io::Error {

@@ -6,6 +6,7 @@
 mod control;
 mod counters;
 mod device;
+mod door;
 mod house;
 mod interfaces;
 mod locals;

@@ -407,32 +407,24 @@ fn a_host_is_as_it_was_when_the_daemon_ends() {
 }
 
 #[test]
-fn a_service_that_a_program_of_the_host_would_answer_is_refused() {
-    sandbox::run(
-        "daemon::tests::a_service_that_a_program_of_the_host_would_answer_is_refused",
-        || {
-            use crate::control::client::{Director, Failure, InProcess};
-            let lab = Lab::new(true);
-            let daemon = lab.start(1);
-            let handler = Arc::clone(&daemon.handler);
-            let mut transport = InProcess { handler: handler.as_ref(), now: Moment::default() };
-            let mut director = Director::new(&mut transport);
-            let key =
-                ServiceKey::Address { protocol: Protocol::Tcp, addr: addr("12.0.0.1"), port: 80 };
-            let web = lab.director.run(|| TcpListener::bind("12.0.0.1:80")).unwrap().unwrap();
-            let refused = director.add_service(&ServiceSpec::new(key));
-            let Err(Failure::Refused { errno, hint: Some(hint) }) = refused else {
-                panic!("not refused: {refused:?}");
-            };
-            assert_eq!(errno, nix::errno::Errno::EBUSY);
-            assert!(hint.contains("TCP 12.0.0.1:80") && hint.contains("stop it"), "{hint}");
-            assert!(daemon.services.snapshot().is_empty(), "a refused edit changes nothing");
-            drop(web);
-            director.add_service(&ServiceSpec::new(key)).unwrap();
-            // Already when it is acknowledged the kernel is silent.
-            let to: SocketAddr = "12.0.0.1:80".parse().unwrap();
-            let taken = lab.director.run(|| TcpListener::bind(to)).unwrap();
-            assert_eq!(taken.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-        },
-    );
+fn a_program_at_a_services_port_hears_none_of_its_clients() {
+    sandbox::run("daemon::tests::a_program_at_a_services_port_hears_none_of_its_clients", || {
+        let lab = Lab::new(true);
+        let to: SocketAddr = "12.0.0.1:80".parse().unwrap();
+        let web = lab.director.run(|| TcpListener::bind(to)).unwrap().unwrap();
+        web.set_nonblocking(true).unwrap();
+        let daemon = lab.start(1);
+        daemon.balance(Protocol::Tcp, 80);
+        assert_eq!(lab.distribution(4), even(4));
+        let nobody = web.accept().unwrap_err();
+        assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+        drop(web);
+        // A guard socket has the port from then on.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while lab.director.run(|| TcpListener::bind(to)).unwrap().is_ok() {
+            assert!(Instant::now() < deadline, "the port stays free");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(lab.distribution(4), even(4));
+    });
 }

@@ -223,7 +223,11 @@ type Entrance = (Way, String, Vec<Box<dyn Sender>>);
 /// Opens the way that was chosen, or the first that is open.
 fn enter(config: &Config, workers: usize) -> io::Result<Entrance> {
     let by_tun = || {
-        let tun = Tun::open(&TunConfig { name: config.device.clone(), queues: workers })?;
+        let tun = Tun::open(&TunConfig {
+            name: config.device.clone(),
+            queues: workers,
+            link_address: None,
+        })?;
         let senders = tun.queues.into_iter().map(|(_, sender)| Box::new(sender) as _);
         io::Result::Ok((Way::Tun, tun.name, senders.collect()))
     };

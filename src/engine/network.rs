@@ -78,6 +78,12 @@ pub trait Network {
         self.owner(addr) == Owner::Kernel
     }
 
+    /// Whether the packet in question was sent by the host itself, as far as can be told: one from an
+    /// address of the host's that was not is forged.
+    fn is_from_host(&self) -> bool {
+        true
+    }
+
     /// Changes whenever something that was asked before may be answered differently now. Whoever
     /// remembers answers must also ask again now and then, as neighbours come to be known.
     fn epoch(&self) -> u64 {

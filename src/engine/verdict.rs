@@ -100,7 +100,8 @@ drop_reasons! {
     /// Addressed to the director itself, which has no use for it.
     NotForUs = "not-for-us",
     /// It would go from another host to a loopback address, or from one to another host, or to this
-    /// host for an address that is not this host's.
+    /// host for an address that is not this host's; or it is from one of this host's addresses, and
+    /// was sent by somebody else.
     LocalBoundary = "local-boundary",
     /// An ICMP error about it would have been sent but for the limit on their rate.
     IcmpLimited = "icmp-limited",

@@ -1,5 +1,7 @@
 //! The rules as nftables has them: which bytes of a packet are looked at, family by family.
 
+mod door;
+
 use std::collections::BTreeSet;
 
 use super::nftables::{
@@ -94,6 +96,58 @@ impl Layout {
         to.rules.push([self.is_fragment(Piece::Later), vec![Expression::Accept]].concat());
     }
 
+    /// Adds the set of virtual endpoints, unless it is there.
+    pub fn add_services(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8, u16)>,
+    ) {
+        if !members.is_empty() && to.sets.iter().all(|set| set.name != name) {
+            to.sets.push(self.endpoint_set(name, members));
+        }
+    }
+
+    /// The same for services of every port.
+    pub fn add_all_services(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8)>,
+    ) {
+        if !members.is_empty() && to.sets.iter().all(|set| set.name != name) {
+            to.sets.push(self.host_set(name, members));
+        }
+    }
+
+    /// Adds the set of servers' endpoints, unless it is there, and learns connections to them.
+    pub fn add_servers(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8, u16)>,
+    ) {
+        if members.is_empty() || to.sets.iter().any(|set| set.name == name) {
+            return;
+        }
+        to.sets.push(self.endpoint_set(name, members));
+        self.learn_requests(to, &self.is_endpoint(self.destination, 2, name));
+    }
+
+    /// The same for servers of all ports.
+    pub fn add_all_servers(
+        self,
+        to: &mut Contents,
+        name: &'static str,
+        members: &BTreeSet<(Addr, u8)>,
+    ) {
+        if members.is_empty() || to.sets.iter().any(|set| set.name == name) {
+            return;
+        }
+        to.sets.push(self.host_set(name, members));
+        self.learn_requests(to, &self.is_host(self.destination, name));
+    }
+
     /// Drops packets to endpoints.
     pub fn drop_requests(
         self,
@@ -104,7 +158,7 @@ impl Layout {
         if members.is_empty() {
             return;
         }
-        to.sets.push(self.endpoint_set(name, members));
+        self.add_services(to, name, members);
         self.drop(to, self.is_endpoint(self.destination, 2, name));
     }
 
@@ -118,7 +172,7 @@ impl Layout {
         if members.is_empty() {
             return;
         }
-        to.sets.push(self.host_set(name, members));
+        self.add_all_services(to, name, members);
         self.drop(to, self.is_host(self.destination, name));
     }
 
@@ -133,10 +187,9 @@ impl Layout {
         if members.is_empty() {
             return;
         }
-        to.sets.push(self.endpoint_set(name, members));
+        self.add_servers(to, name, members);
         let found = self.is_endpoint(self.source, 0, name);
         self.drop(to, [found, self.unless_direct(), is_forwarded()].concat());
-        to.forwarded.push([self.is_endpoint(self.destination, 2, name), self.learn()].concat());
         let behind = self.addr_registers;
         let quotes = [
             self.quoted(0, self.destination, self.addr_len),
@@ -157,13 +210,12 @@ impl Layout {
         if members.is_empty() {
             return;
         }
-        to.sets.push(self.host_set(name, members));
+        self.add_all_servers(to, name, members);
         let found = self.is_host(self.source, name);
         for is_answer in [not_tcp(), does_not_begin()] {
             let unless = self.unless_direct();
             self.drop(to, [found.clone(), is_answer, unless, is_forwarded()].concat());
         }
-        to.forwarded.push([self.is_host(self.destination, name), self.learn()].concat());
         self.drop_errors(to, &self.quotes_host(name));
     }
 
@@ -184,7 +236,7 @@ impl Layout {
         self.drop(to, [found, unless_direct, is_forwarded()].concat());
         let mut learn = self.hosts(self.source, self.destination);
         learn.push(Expression::Learn { register: 0, set: DIRECT, keep_ms: DIRECT_MS });
-        to.forwarded.push([self.is_host(self.destination, name), learn].concat());
+        add(to, FORWARDED, &[self.is_host(self.destination, name), learn].concat());
         self.drop_errors(to, &self.quotes_host(name));
     }
 
@@ -201,7 +253,7 @@ impl Layout {
             if snat.protocol.is_none_or(|number| WITH_PORTS.contains(&number)) {
                 let unless = self.unless_direct();
                 self.drop(to, [out.clone(), has_ports(), unless, is_forwarded()].concat());
-                to.forwarded.push([back, has_ports(), self.learn()].concat());
+                self.learn_requests(to, &[back, has_ports()].concat());
                 self.drop_errors(to, &self.matches_addresses(snat, Way::Out));
             }
             if snat.protocol.is_none_or(|number| number == self.icmp) {
@@ -299,20 +351,25 @@ impl Layout {
     /// Drops ICMP errors that meet some conditions, unless they are about a packet of a connection
     /// that the kernel forwards.
     fn drop_errors(self, to: &mut Contents, conditions: &[Expression]) {
-        let behind = self.addr_registers;
-        let unless_direct = [
-            self.quoted(0, self.source, self.addr_len),
-            self.quoted(behind, self.header_len, 2),
-            self.quoted(behind + 1, self.destination, self.addr_len),
-            self.quoted(2 * behind + 1, self.header_len + 2, 2),
-            self.quoted(2 * behind + 2, self.protocol, 1),
-            Expression::Miss { register: 0, set: DIRECT },
-        ];
+        let mut unless_direct = self.quoted_connection();
+        unless_direct.push(Expression::Miss { register: 0, set: DIRECT });
         for kind in self.errors {
             let is_error = self.is_icmp(*kind);
             let all = [&is_error, conditions, &unless_direct, &is_forwarded()].concat();
             self.drop(to, all);
         }
+    }
+
+    /// Loads both ends of the connection whose packet an ICMP error quotes.
+    fn quoted_connection(self) -> Vec<Expression> {
+        let behind = self.addr_registers;
+        vec![
+            self.quoted(0, self.source, self.addr_len),
+            self.quoted(behind, self.header_len, 2),
+            self.quoted(behind + 1, self.destination, self.addr_len),
+            self.quoted(2 * behind + 1, self.header_len + 2, 2),
+            self.quoted(2 * behind + 2, self.protocol, 1),
+        ]
     }
 
     fn is_icmp(self, kind: u8) -> Vec<Expression> {
@@ -336,10 +393,16 @@ impl Layout {
         connection
     }
 
+    /// Remembers connections to servers, by matching packets that the kernel forwards or sends.
+    fn learn_requests(self, to: &mut Contents, matches: &[Expression]) {
+        let rule = [matches, &self.learn_in(DIRECT)].concat();
+        [FORWARDED, SENT].iter().for_each(|chain| add(to, chain, &rule));
+    }
+
     /// Remembers the connection of a packet to a server.
-    fn learn(self) -> Vec<Expression> {
+    fn learn_in(self, set: &'static str) -> Vec<Expression> {
         let mut connection = self.connection(self.source, 0, self.destination, 2);
-        connection.push(Expression::Learn { register: 0, set: DIRECT, keep_ms: DIRECT_MS });
+        connection.push(Expression::Learn { register: 0, set, keep_ms: DIRECT_MS });
         connection
     }
 
@@ -408,6 +471,14 @@ impl Layout {
 
     fn load_addr(self, register: u32, offset: u32) -> Expression {
         load(register, Base::Network, offset, self.addr_len)
+    }
+}
+
+/// Adds a rule to a chain, if that is there.
+fn add(to: &mut Contents, chain: &str, rule: &[Expression]) {
+    let chain = to.others.iter_mut().find(|each| each.name == chain);
+    if let Some(chain) = chain {
+        chain.rules.push(rule.to_vec());
     }
 }
 
@@ -485,6 +556,11 @@ const PIECES: &str = "pieces";
 const PIECES_MS: u64 = 30_000;
 const FRAGMENT_HEADER: u8 = 44;
 const V6_HEADER_LEN: u32 = 40;
+/// The host's own clients of services: address, port, protocol.
+const CLIENTS: &str = "clients";
+/// Chains of packets that the kernel forwards, and that the host itself sends.
+const FORWARDED: &str = "forwarded";
+const SENT: &str = "sent";
 /// Flags of TCP.
 const SYN: u8 = 2;
 const RST: u8 = 4;

@@ -17,7 +17,7 @@ use super::plan::{guarded_keys, with_keys};
 use super::untrack::Untracked;
 use crate::engine::ftp;
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
-use crate::link::{HostView, Interface};
+use crate::link::{HostView, Interface, is_door};
 use crate::packet::{Addr, Family, Prefix};
 
 /// The diversions, as long as this lives.
@@ -52,6 +52,8 @@ pub struct Diverted {
     reached: BTreeSet<Addr>,
     /// Networks whose connections to the outside the director translates.
     networks: Vec<Prefix>,
+    /// Whether real servers are on this host, which outsiders must not reach as one of its clients.
+    has_local_servers: bool,
 }
 
 impl Diverted {
@@ -70,7 +72,9 @@ impl Diverted {
         }
         for service in services.services() {
             for real in service.pool().reals().iter() {
-                if !host.owns(real.addr()) {
+                if host.owns(real.addr()) {
+                    diverted.has_local_servers = true;
+                } else {
                     diverted.add_server(real.addr(), real.method());
                 }
             }
@@ -149,6 +153,9 @@ impl Diverted {
         let hook = Hook::Ingress(self.interfaces.clone());
         let mut contents = Contents::new(hook);
         contents.rules.extend(exceptions());
+        if self.has_local_servers {
+            contents.rules.push(forgeries());
+        }
         for family in [Family::V4, Family::V6] {
             FamilyRules { contents: &mut contents, family, device: self.device }.add(self);
         }
@@ -201,7 +208,10 @@ fn watched(host: &HostView, device: u32, only: &[String]) -> Vec<String> {
         kind.is_some_and(|kind| CARRIERS.contains(&kind))
     };
     let named = |each: &&Interface| only.is_empty() || only.contains(&each.name);
-    let others = host.interfaces.iter().filter(|each| each.index != device && each.name != "lo");
+    let others = host
+        .interfaces
+        .iter()
+        .filter(|each| each.index != device && each.name != "lo" && !is_door(&each.name));
     let routed = others.filter(named).filter(|each| !is_port(each));
     routed.map(|each| each.name.clone()).collect()
 }
@@ -234,6 +244,18 @@ fn exceptions() -> Vec<Vec<Expression>> {
         Expression::Accept,
     ]);
     rules
+}
+
+/// Leaves to the kernel, which drops them, packets that say to come from the host itself and come by
+/// a link.
+fn forgeries() -> Vec<Expression> {
+    vec![
+        Expression::Arrival { register: 0 },
+        compare(Relation::Unequal, LOOPBACK.to_ne_bytes().to_vec()),
+        Expression::SourceType { register: 0 },
+        compare(Relation::Equal, LOCAL.to_ne_bytes().to_vec()),
+        Expression::Accept,
+    ]
 }
 
 /// The rules for packets of one family.
@@ -459,6 +481,10 @@ const CARRIERS: [&str; 5] = ["bridge", "bond", "team", "hsr", "openvswitch"];
 const PACKET_HOST: u8 = libc::PACKET_HOST;
 /// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
 const UNICAST: u32 = 1;
+/// `RTN_LOCAL`: an address of the host's own.
+const LOCAL: u32 = 2;
+/// The number of the loopback interface in every namespace.
+const LOOPBACK: u32 = 1;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const FRAGMENT_HEADER: u8 = 44;

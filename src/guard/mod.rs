@@ -14,6 +14,7 @@
 mod announced;
 mod contents;
 mod divert;
+mod door;
 mod holder;
 mod locals;
 pub(crate) mod nftables;
@@ -34,6 +35,7 @@ use hashbrown::{HashMap, HashSet};
 
 pub use announced::AnnouncedPorts;
 pub use divert::{Diversions, Diverted};
+pub use door::{DOOR_NAME, Passages, Passed, listeners};
 pub use plan::Guarded;
 pub use problem::Problem;
 pub use untrack::{Untracked, Untracking};
@@ -102,29 +104,62 @@ impl Guard {
 
     /// Holds what the services need on this host, lets go of what they no longer need, and returns
     /// the problems that are new.
-    pub fn update(&mut self, services: &Snapshot, host: &HostView) -> Vec<Problem> {
-        let updates = self.rules.iter_mut().map(|rules| rules.update(services, host));
-        let mut problems: Vec<Problem> = updates.flatten().collect();
-        let mut wanted = HashSet::new();
+    ///
+    /// `door` is the number of the interface by which the director delivers packets to the host's
+    /// own programs, if it can.
+    pub fn update(
+        &mut self,
+        services: &Snapshot,
+        host: &HostView,
+        door: Option<u32>,
+    ) -> Vec<Problem> {
+        // The ports that are left to programs of the host, of which rules keep others' packets.
+        let mut left = listeners(services, host);
+        let (mut problems, mut wanted, mut unguardable) = (Vec::new(), HashSet::new(), Vec::new());
         let keys = guarded_keys(services, host);
         for key in &keys {
             match plan(*key, host) {
+                Plan::Hold(_) if door.is_some() && left.contains(key) => {}
                 Plan::Nothing => {}
-                Plan::Hold(guarded) => wanted.extend(guarded),
-                Plan::Cannot(addr) => {
-                    if !self.has_rules_for(addr.family()) && self.told.insert(*key) {
-                        problems.push(Problem::Unguardable { service: *key, addr });
+                Plan::Hold(guarded) => {
+                    for guarded in guarded {
+                        match self.hold(guarded) {
+                            Some(Problem::InUse { holder, .. }) if door.is_some() => {
+                                self.tell_occupied(guarded, holder);
+                            }
+                            problem => problems.extend(problem),
+                        }
+                        if self.reported.contains(&guarded) {
+                            left.insert(*key);
+                        }
+                        wanted.insert(guarded);
                     }
                 }
+                Plan::Cannot(addr) => unguardable.push((*key, addr)),
             }
         }
+        let updates = self.rules.iter_mut();
+        let updates = updates.map(|rules| rules.update(services, host, door, &left));
+        problems.extend(updates.flatten());
+        for (service, addr) in unguardable {
+            if !self.has_rules_for(addr.family()) && self.told.insert(service) {
+                problems.push(Problem::Unguardable { service, addr });
+            }
+        }
+        // Last, when rules have taken over.
         self.held.retain(|guarded, _| wanted.contains(guarded));
         self.reported.retain(|guarded| wanted.contains(guarded));
         self.told.retain(|key| keys.contains(key));
-        for guarded in wanted {
-            problems.extend(self.hold(guarded));
-        }
         problems
+    }
+
+    /// Says that rules keep a service's packets from a program that listens at the same port.
+    fn tell_occupied(&self, guarded: Guarded, holder: Option<String>) {
+        let holder = holder.as_deref().unwrap_or("a program of this host");
+        tracing::info!(
+            "{holder} listens at {guarded} as well: guard rules keep the service's packets from it, but \
+             for those that it is to serve itself"
+        );
     }
 
     /// Whether guard rules are in force.
@@ -221,8 +256,14 @@ impl Guard {
 }
 
 impl FamilyRules {
-    fn update(&mut self, services: &Snapshot, host: &HostView) -> Option<Problem> {
-        let wanted = Wanted::new(services, host, self.family);
+    fn update(
+        &mut self,
+        services: &Snapshot,
+        host: &HostView,
+        door: Option<u32>,
+        listeners: &HashSet<ServiceKey>,
+    ) -> Option<Problem> {
+        let wanted = Wanted::new(services, host, self.family, door, listeners);
         let forwards_replies = wanted.forwards_replies();
         let result = self.rules.update(wanted);
         let told = std::mem::replace(&mut self.told_forwarding, forwards_replies);

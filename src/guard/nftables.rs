@@ -18,17 +18,32 @@ pub struct OwnedTable {
     socket: Socket,
     name: String,
     family: u8,
-    /// The sets that are there, but for the learned one; none while there is no table.
-    sets: Option<Vec<&'static str>>,
+    /// What is there; none while there is no table.
+    present: Option<Present>,
 }
 
-/// Where the first chain of a table sees packets.
+/// What a table has in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Present {
+    chains: Vec<(&'static str, Hook)>,
+    /// The sets, but for the learned ones.
+    sets: Vec<&'static str>,
+}
+
+/// Where a chain of a table sees packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// Packets of a family that arrive, before routing and before connection tracking.
     Prerouting(Family),
+    /// Packets of a family that the kernel forwards.
+    Forward(Family),
+    /// Packets of a family that the host itself sends.
+    Output(Family),
     /// All packets that arrive by these interfaces, before anything else of the kernel.
     Ingress(Vec<String>),
+    /// All packets that leave by these interfaces, after everything else of the kernel. Takes Linux
+    /// 5.17 with CONFIG_NETFILTER_EGRESS.
+    Egress(Vec<String>),
     /// First packets of IPv4 connections that arrive, before routing, for translation.
     DestinationNat,
 }
@@ -36,16 +51,20 @@ pub enum Hook {
 impl Hook {
     fn family(&self) -> u8 {
         match self {
-            Self::Prerouting(Family::V4) | Self::DestinationNat => libc::NFPROTO_IPV4 as u8,
-            Self::Prerouting(Family::V6) => libc::NFPROTO_IPV6 as u8,
-            Self::Ingress(_) => libc::NFPROTO_NETDEV as u8,
+            Self::Prerouting(family) | Self::Forward(family) | Self::Output(family) => match family
+            {
+                Family::V4 => libc::NFPROTO_IPV4 as u8,
+                Family::V6 => libc::NFPROTO_IPV6 as u8,
+            },
+            Self::DestinationNat => libc::NFPROTO_IPV4 as u8,
+            Self::Ingress(_) | Self::Egress(_) => libc::NFPROTO_NETDEV as u8,
         }
     }
 
     fn chain_type(&self) -> &'static str {
         match self {
-            Self::Prerouting(_) | Self::Ingress(_) => FILTER,
             Self::DestinationNat => "nat",
+            _ => FILTER,
         }
     }
 }
@@ -53,28 +72,45 @@ impl Hook {
 /// What a table is to consist of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    /// Where the chain is. A table stays with the kind of hook it began with.
+    /// Where the first chain is. A table stays with the family of the hook it began with.
     pub hook: Hook,
     /// The sets that rules look up.
     pub sets: Vec<Set>,
     /// The rules, each a list of expressions that ends in what becomes of the packet.
     pub rules: Vec<Vec<Expression>>,
-    /// Sets that rules add to. Where there is one, packets that the kernel forwards are looked at.
+    /// Sets that rules add to.
     pub learned: Vec<LearnedSet>,
-    /// Rules for those, each a list that ends in learning.
-    pub forwarded: Vec<Vec<Expression>>,
+    /// Further chains.
+    pub others: Vec<Chain>,
+}
+
+/// A chain beside the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it is.
+    pub hook: Hook,
+    /// Its rules.
+    pub rules: Vec<Vec<Expression>>,
 }
 
 impl Contents {
     /// Nothing yet.
     pub fn new(hook: Hook) -> Self {
-        Self {
-            hook,
-            sets: Vec::new(),
-            rules: Vec::new(),
-            learned: Vec::new(),
-            forwarded: Vec::new(),
-        }
+        let (sets, rules) = (Vec::new(), Vec::new());
+        Self { hook, sets, rules, learned: Vec::new(), others: Vec::new() }
+    }
+
+    fn chains(&self) -> impl Iterator<Item = (&'static str, &Hook)> {
+        let others = self.others.iter().map(|chain| (chain.name, &chain.hook));
+        std::iter::once((CHAIN, &self.hook)).chain(others)
+    }
+
+    fn present(&self) -> Present {
+        let chains = self.chains().map(|(name, hook)| (name, hook.clone()));
+        let sets = self.sets.iter().map(|set| set.name);
+        Present { chains: chains.collect(), sets: sets.collect() }
     }
 }
 
@@ -114,10 +150,14 @@ pub enum Expression {
     EtherType { register: u32 },
     /// Loads the number of the interface that the packet came by.
     Arrival { register: u32 },
+    /// Loads the number of the interface that the packet leaves by, once it is routed.
+    Departure { register: u32 },
     /// Loads for whom the packet is on its link.
     LinkAddressee { register: u32 },
     /// Loads what kind of address the destination is for the kernel's routes.
     DestinationType { register: u32 },
+    /// Loads what kind of address the source is for the kernel's routes.
+    SourceType { register: u32 },
     /// Loads the name of the interface the packet would leave by, before it is routed.
     OutInterface { register: u32 },
     /// Loads the name of the interface the packet came by.
@@ -143,6 +183,8 @@ pub enum Expression {
     /// Sends the packet out of the interface whose number is in a register, to the neighbour there
     /// whose address is in another.
     Forward { device: u32, neighbour: u32, family: Family },
+    /// Sends the packet out of the interface whose number is in a register, as it is.
+    Redirect { device: u32 },
     /// Sends the connection to the IPv4 address and the port in two registers.
     DestinationNat { address: u32, port: u32 },
 }
@@ -174,12 +216,17 @@ pub enum Relation {
 impl OwnedTable {
     /// A table for hooks of this kind that is not in the kernel yet.
     pub fn new(hook: &Hook) -> io::Result<Self> {
+        Self::beside(hook, "")
+    }
+
+    /// The same with something behind its name, for a process that has several of a kind.
+    pub fn beside(hook: &Hook, behind: &str) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIME))?;
-        let name = format!("ulvs_{}", std::process::id());
-        Ok(Self { socket, name, family: hook.family(), sets: None })
+        let name = format!("ulvs_{}{behind}", std::process::id());
+        Ok(Self { socket, name, family: hook.family(), present: None })
     }
 
     /// Makes these the table's contents, all at once or not at all.
@@ -187,9 +234,12 @@ impl OwnedTable {
     /// **Errors** — `PermissionDenied` without CAP_NET_ADMIN.
     pub fn replace(&mut self, contents: &Contents) -> io::Result<()> {
         let mut batch = Batch::new(&self.name, self.family);
-        match &self.sets {
+        let wanted = contents.present();
+        match &self.present {
             // What was learned stays.
-            Some(sets) if !contents.learned.is_empty() => batch.empty(sets),
+            Some(present) if !contents.learned.is_empty() && present.chains == wanted.chains => {
+                batch.empty(present);
+            }
             Some(_) => {
                 batch.delete_table();
                 batch.create(contents);
@@ -198,7 +248,7 @@ impl OwnedTable {
         }
         batch.add(contents);
         self.commit(batch)?;
-        self.sets = Some(contents.sets.iter().map(|set| set.name).collect());
+        self.present = Some(wanted);
         Ok(())
     }
 
@@ -257,35 +307,31 @@ impl<'a> Batch<'a> {
         self.message(DELETE_TABLE, 0, |out| out.text(1, name));
     }
 
-    /// Makes the table, its chains and the set that is learned.
+    /// Makes the table, its chains and the sets that are learned.
     fn create(&mut self, contents: &Contents) {
         let table = self.table;
         self.message(NEW_TABLE, CREATE, |out| {
             out.text(1, table);
             out.number(2, OWNER);
         });
-        self.add_chain(CHAIN, contents.hook.chain_type(), |out| out.hook(&contents.hook));
-        for (id, set) in (LEARNED_ID..).zip(&contents.learned) {
-            self.add_learned_set(id, *set);
+        for (id, learned) in (LEARNED_ID..).zip(&contents.learned) {
+            self.add_learned_set(id, *learned);
         }
-        if !contents.learned.is_empty() {
-            self.add_chain(FORWARD_CHAIN, FILTER, |hook| {
-                hook.number(1, libc::NF_INET_FORWARD as u32);
-                hook.number(2, 0);
-            });
+        for (name, hook) in contents.chains() {
+            self.add_chain(name, hook.chain_type(), |out| out.hook(hook));
         }
     }
 
     /// Takes out all but the chains and what is learned.
-    fn empty(&mut self, sets: &[&str]) {
+    fn empty(&mut self, present: &Present) {
         let table = self.table;
-        for chain in [CHAIN, FORWARD_CHAIN] {
+        for (chain, _) in &present.chains {
             self.message(DELETE_RULE, 0, |out| {
                 out.text(1, table);
                 out.text(2, chain);
             });
         }
-        for set in sets {
+        for set in &present.sets {
             self.message(DELETE_SET, 0, |out| {
                 out.text(1, table);
                 out.text(2, set);
@@ -299,7 +345,9 @@ impl<'a> Batch<'a> {
             self.add_set(id, set);
         }
         contents.rules.iter().for_each(|rule| self.add_rule(CHAIN, rule));
-        contents.forwarded.iter().for_each(|rule| self.add_rule(FORWARD_CHAIN, rule));
+        for chain in &contents.others {
+            chain.rules.iter().for_each(|rule| self.add_rule(chain.name, rule));
+        }
     }
 
     fn add_chain(&mut self, name: &str, kind: &str, hook: impl FnOnce(&mut Attributes<'_>)) {
@@ -430,8 +478,17 @@ impl Attributes<'_> {
                 self.number(1, PREROUTING);
                 self.number(2, NAT_PRIORITY as u32);
             }
-            Hook::Ingress(interfaces) => {
-                self.number(1, INGRESS);
+            Hook::Forward(_) => {
+                self.number(1, libc::NF_INET_FORWARD as u32);
+                self.number(2, 0);
+            }
+            Hook::Output(_) => {
+                self.number(1, libc::NF_INET_LOCAL_OUT as u32);
+                self.number(2, 0);
+            }
+            Hook::Ingress(interfaces) | Hook::Egress(interfaces) => {
+                let is_egress = matches!(hook, Hook::Egress(_));
+                self.number(1, if is_egress { EGRESS } else { INGRESS });
                 self.number(2, 0);
                 self.nest(4, |list| interfaces.iter().for_each(|name| list.text(1, name)));
             }
@@ -465,10 +522,16 @@ impl Attributes<'_> {
             TransportProtocol { register } => self.meta(*register, META_L4PROTO),
             EtherType { register } => self.meta(*register, META_PROTOCOL),
             Arrival { register } => self.meta(*register, META_ARRIVAL),
+            Departure { register } => self.meta(*register, META_DEPARTURE),
             LinkAddressee { register } => self.meta(*register, META_PACKET_TYPE),
             InInterface { register } => self.meta(*register, META_INPUT_NAME),
-            DestinationType { register } => self.fib(*register, FIB_ADDRESS_TYPE),
-            OutInterface { register } => self.fib(*register, FIB_INTERFACE_NAME),
+            DestinationType { register } => {
+                self.fib(*register, FIB_ADDRESS_TYPE, FIB_BY_DESTINATION);
+            }
+            SourceType { register } => self.fib(*register, FIB_ADDRESS_TYPE, FIB_BY_SOURCE),
+            OutInterface { register } => {
+                self.fib(*register, FIB_INTERFACE_NAME, FIB_BY_DESTINATION);
+            }
             Compare { register, relation, value } => self.named("cmp", |out| {
                 out.number(1, FIRST_REGISTER + register);
                 out.number(2, *relation as u32);
@@ -512,6 +575,9 @@ impl Attributes<'_> {
                 out.number(2, FIRST_REGISTER + neighbour);
                 out.number(3, protocol as u32);
             }),
+            Redirect { device } => {
+                self.named("fwd", |out| out.number(1, FIRST_REGISTER + device));
+            }
             DestinationNat { address, port } => self.named("nat", |out| {
                 out.number(1, DESTINATION_NAT);
                 out.number(2, libc::NFPROTO_IPV4 as u32);
@@ -535,11 +601,11 @@ impl Attributes<'_> {
         });
     }
 
-    fn fib(&mut self, register: u32, result: u32) {
+    fn fib(&mut self, register: u32, result: u32, by: u32) {
         self.named("fib", |out| {
             out.number(1, FIRST_REGISTER + register);
             out.number(2, result);
-            out.number(3, FIB_BY_DESTINATION);
+            out.number(3, by);
         });
     }
 
@@ -590,13 +656,13 @@ pub const fn addresses(family: Family) -> u32 {
 /// The kernel answers while the batch is sent; this is for a kernel that does not.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CHAIN: &str = "beside_ulvs";
-const FORWARD_CHAIN: &str = "forwarded";
 const FILTER: &str = "filter";
 /// Before connection tracking, as iptables' table `raw`.
 const PRIORITY: i32 = -300;
 /// As iptables' table `nat` has it there.
 const NAT_PRIORITY: i32 = -100;
 const INGRESS: u32 = 0;
+const EGRESS: u32 = 1;
 const PREROUTING: u32 = libc::NF_INET_PRE_ROUTING as u32;
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 const BATCH_BEGIN: u16 = 0x10;
@@ -629,11 +695,13 @@ const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 const META_PROTOCOL: u32 = 1;
 const META_ARRIVAL: u32 = 4;
+const META_DEPARTURE: u32 = 5;
 const META_INPUT_NAME: u32 = 6;
 const META_L4PROTO: u32 = 16;
 const META_PACKET_TYPE: u32 = 19;
 const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_BY_SOURCE: u32 = 1;
 const FIB_BY_DESTINATION: u32 = 2;
 const DESTINATION_NAT: u32 = 1;
 /// An attribute's length is 16 bits wide.

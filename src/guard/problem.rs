@@ -7,7 +7,7 @@ use super::holder;
 use super::plan::Guarded;
 use crate::engine::service::{Protocol, ServiceKey};
 use crate::packet::headers::protocol;
-use crate::packet::{Addr, Family};
+use crate::packet::{Addr, Endpoint, Family};
 
 /// What an administrator should know about a service that the kernel may interfere with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ pub enum Problem {
     NeedsLinkHeader {
         /// The server.
         server: Addr,
+    },
+    /// A real server is this host itself, and packets cannot be handed to its programs.
+    LocalServer {
+        /// The server.
+        server: Endpoint,
+        /// Why not.
+        reason: String,
     },
     /// The kernel does not forward IPv6 packets, not even the director's.
     ForwardingV6,
@@ -127,6 +134,9 @@ impl fmt::Display for Problem {
                 "{server} cannot be reached by direct routing (-g) over a TUN device, which has no \
                  link addresses: use -m, or run ulvs without --tun"
             ),
+            Self::LocalServer { server, reason } => {
+                write!(f, "real server {server} is this host itself, and is not served: {reason}")
+            }
             Self::ForwardingV6 => write!(
                 f,
                 "this host's kernel does not forward IPv6 packets, not even those of a device: set \

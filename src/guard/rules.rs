@@ -8,10 +8,13 @@
 //! Some of what real servers send is not the director's: answers to somebody who reaches them through
 //! this host as a mere router. Only the kernel forwards the questions of such connections (the
 //! director's packets do not pass its forwarding), so the rules learn connections from what is
-//! forwarded towards a server, and leave what answers them alone.
+//! forwarded towards a server, and leave what answers them alone. In the same way they tell what
+//! servers send to the host's own clients of services from what they send to its other programs.
 
 use std::collections::BTreeSet;
 use std::io;
+
+use hashbrown::HashSet;
 
 use super::contents::Layout;
 use super::nftables::{Contents, OwnedTable};
@@ -49,12 +52,24 @@ pub struct Wanted {
     forwards: bool,
     /// Whether the kernel may be sent packets for virtual addresses that are not its own.
     forwards_requests: bool,
+    /// The interface by which the director delivers packets to the host itself, if it does.
+    door: Option<u32>,
+    /// Whether a program of the host listens at a virtual endpoint, as one of its servers or beside
+    /// them.
+    has_listeners: bool,
 }
 
 impl Wanted {
     /// What these services need on this host.
-    pub fn new(snapshot: &Snapshot, host: &HostView, family: Family) -> Self {
-        let mut wanted = Self { forwards: host.forwards(family), ..Self::default() };
+    pub fn new(
+        snapshot: &Snapshot,
+        host: &HostView,
+        family: Family,
+        door: Option<u32>,
+        listeners: &HashSet<ServiceKey>,
+    ) -> Self {
+        let mut wanted = Self { forwards: host.forwards(family), door, ..Self::default() };
+        wanted.has_listeners = door.is_some() && listeners.iter().any(|key| key.family() == family);
         let keys = guarded_keys(snapshot, host);
         for key in keys.iter().filter(|key| key.family() == family) {
             wanted.add_service(*key, host);
@@ -75,7 +90,22 @@ impl Wanted {
 
     /// Whether sockets do not suffice.
     pub fn is_needed(&self) -> bool {
-        !self.whole.is_empty() || self.forwards_requests || self.forwards_replies()
+        self.guards_services() || self.serves_own_clients()
+    }
+
+    /// Whether the kernel is to be kept from what clients elsewhere send.
+    fn guards_services(&self) -> bool {
+        !self.whole.is_empty()
+            || self.forwards_requests
+            || self.forwards_replies()
+            || self.has_listeners
+            || self.door.is_some() && self.forwards
+    }
+
+    /// Whether servers send to the host's own clients what is to be translated first.
+    fn serves_own_clients(&self) -> bool {
+        let has_servers = !self.servers.is_empty() || !self.whole_servers.is_empty();
+        self.door.is_some() && has_servers
     }
 
     /// Whether the kernel would forward what real servers send.
@@ -119,17 +149,45 @@ impl Wanted {
     fn contents(&self, layout: Layout) -> Contents {
         let mut contents = Contents::new(layout.hook());
         contents.learned = layout.learned_sets().to_vec();
-        layout.drop_pieces(&mut contents);
-        layout.drop_requests(&mut contents, "services", &self.services);
-        layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
-        layout.drop_all_requests(&mut contents, "ipsec", &self.ipsec);
+        contents.learned.push(layout.clients_set());
+        contents.others = vec![layout.forwarded(), layout.sent()];
+        if let Some(door) = self.door {
+            layout.accept_from(&mut contents, door);
+            // Routes to the door are for the host's own clients.
+            layout.drop_forwarded_to(&mut contents, door);
+        }
+        if self.guards_services() {
+            layout.drop_pieces(&mut contents);
+            layout.drop_requests(&mut contents, "services", &self.services);
+            layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
+            layout.drop_all_requests(&mut contents, "ipsec", &self.ipsec);
+        }
         if self.forwards {
             layout.drop_replies(&mut contents, "servers", &self.servers);
             layout.drop_all_replies(&mut contents, "whole_servers", &self.whole_servers);
             layout.drop_portless_replies(&mut contents, "ipsec_servers", &self.ipsec_servers);
             layout.drop_outbound(&mut contents, &self.outbound);
         }
+        if self.serves_own_clients() {
+            self.add_own_clients(&mut contents, layout);
+        }
         contents
+    }
+}
+
+impl Wanted {
+    /// Keeps what servers send to the host's own clients from the kernel.
+    fn add_own_clients(&self, contents: &mut Contents, layout: Layout) {
+        layout.add_services(contents, "services", &self.services);
+        layout.add_all_services(contents, "whole_services", &self.whole);
+        layout.add_servers(contents, "servers", &self.servers);
+        layout.add_all_servers(contents, "whole_servers", &self.whole_servers);
+        for (services, servers, has_ports) in
+            [("services", "servers", true), ("whole_services", "whole_servers", false)]
+        {
+            layout.learn_clients(contents, services, has_ports);
+            layout.drop_deliveries(contents, servers, has_ports);
+        }
     }
 }
 
@@ -166,9 +224,9 @@ impl Rules {
         }
     }
 
-    /// Whether there are rules in the kernel.
+    /// Whether there are rules in the kernel that keep services from it.
     pub fn are_installed(&self) -> bool {
-        self.installed.is_some()
+        self.installed.as_ref().is_some_and(Wanted::guards_services)
     }
 
     fn install(&mut self, wanted: &Wanted) -> io::Result<()> {

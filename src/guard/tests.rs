@@ -39,7 +39,7 @@ fn services(keys: &[(Protocol, &str, u16)]) -> ServiceTable {
 }
 
 fn update(guard: &mut Guard, director: &Namespace, table: &ServiceTable) -> Vec<Problem> {
-    director.run(|| guard.update(&table.snapshot(), &look().unwrap())).unwrap()
+    director.run(|| guard.update(&table.snapshot(), &look().unwrap(), None)).unwrap()
 }
 
 /// What becomes of a connection attempt.

@@ -30,6 +30,8 @@ pub struct Device {
 pub enum Lead {
     /// A host route: for addresses that routers send here.
     Route,
+    /// A host route for the host's own programs, which talk from this address.
+    RouteFrom(Addr),
     /// The address itself: for those in a network that the host is in, where it is asked for by ARP.
     Address,
 }
@@ -41,6 +43,8 @@ pub enum Use {
     Routed,
     /// Takes those for addresses of the device as its own.
     Delivered,
+    /// Takes those for any address of the host as its own, whoever they come from.
+    Door,
 }
 
 impl Device {
@@ -57,8 +61,14 @@ impl Device {
         if purpose == Use::Routed {
             // The kernel forwards by the setting of the interface that packets come by.
             settings.forwarding = 1;
+        }
+        if matches!(purpose, Use::Routed | Use::Door) {
             // The director sends from addresses of this host.
             settings.accept_local = 1;
+        }
+        if purpose == Use::Door {
+            // Clients on this host may use its loopback addresses, and servers as well.
+            settings.route_localnet = 1;
         }
         let families = vec![
             AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]),
@@ -68,6 +78,7 @@ impl Device {
         device.set("set up", |link| {
             link.mtu(mtu_bytes)
                 .txqueuelen(QUEUE_PACKETS)
+                .arp(false)
                 .append_extra_attribute(LinkAttribute::AfSpecUnspec(families))
         })?;
         // From an interface without addresses the kernel believes no source, by whatever filter.
@@ -96,8 +107,9 @@ impl Device {
     pub fn lead(&self, addr: Addr, how: Lead) -> io::Result<()> {
         let what = format!("route {addr} to");
         match how {
-            Lead::Route => {
-                let route = self.route(addr).map_err(|error| failed(&self.name, &what, &error))?;
+            Lead::Route | Lead::RouteFrom(_) => {
+                let route = self.route(addr, how);
+                let route = route.map_err(|error| failed(&self.name, &what, &error))?;
                 self.talk(&what, async move |handle| handle.route().add(route).execute().await)
             }
             Lead::Address => self.add_address(addr),
@@ -108,8 +120,9 @@ impl Device {
     pub fn leave(&self, addr: Addr, how: Lead) -> io::Result<()> {
         let what = format!("no longer route {addr} to");
         match how {
-            Lead::Route => {
-                let route = self.route(addr).map_err(|error| failed(&self.name, &what, &error))?;
+            Lead::Route | Lead::RouteFrom(_) => {
+                let route = self.route(addr, how);
+                let route = route.map_err(|error| failed(&self.name, &what, &error))?;
                 self.talk(&what, async move |handle| handle.route().del(route).execute().await)
             }
             Lead::Address => {
@@ -134,13 +147,19 @@ impl Device {
         })
     }
 
-    fn route(&self, addr: Addr) -> io::Result<RouteMessage> {
+    fn route(&self, addr: Addr, how: Lead) -> io::Result<RouteMessage> {
         let len = if addr.family() == Family::V4 { 32 } else { 128 };
         let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(addr.into(), len)
             .map_err(io::Error::other)?
             .output_interface(self.index)
             .protocol(RouteProtocol::Other(PROTOCOL));
+        let route = match how {
+            Lead::RouteFrom(source) => {
+                route.pref_source(source.into()).map_err(io::Error::other)?
+            }
+            Lead::Route | Lead::Address => route,
+        };
         let is_v4 = addr.family() == Family::V4;
         Ok(if is_v4 { route.scope(RouteScope::Link) } else { route }.build())
     }

@@ -61,7 +61,8 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
     if dirty.has(Dirty::ADDRESSES) {
         let addresses: Vec<AddressMessage> = collect(handle.address().get().execute()).await?;
         view.addresses = addresses.iter().filter_map(address).collect();
-        view.addresses.retain(|own| Some(own.interface) != view.own_device);
+        let addresses = std::mem::take(&mut view.addresses).into_iter();
+        view.addresses = addresses.filter(|own| !view.is_directors(own.interface)).collect();
     }
     if dirty.has(Dirty::ROUTES) {
         let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
@@ -70,8 +71,10 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
         routes.extend(collect(handle.route().get(v6).execute()).await?);
         view.routes = routes.iter().flat_map(unicast_routes).collect();
         let is_own = |route: &&RouteMessage| {
-            let own = view.own_device.map(RouteAttribute::Oif);
-            own.is_some_and(|own| route.attributes.contains(&own))
+            route
+                .attributes
+                .iter()
+                .any(|each| matches!(each, RouteAttribute::Oif(index) if view.is_directors(*index)))
         };
         let locals = routes.iter().filter(|route| !is_own(route)).filter_map(local_prefix);
         view.locals = locals.collect();

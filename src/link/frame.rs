@@ -12,6 +12,12 @@ pub struct PortId(pub u16);
 /// Most interfaces a director works on: a worker waits for all of them, and for messages.
 pub const MAX_PORTS: usize = 63;
 
+/// The port behind all others by which packets go into the director's own host, and come from it.
+pub const DOOR: PortId = PortId(MAX_PORTS as u16);
+
+/// The link address of that port's device. **Shape** — locally administered, unicast.
+pub const DOOR_ADDRESS: MacAddr = MacAddr(0x02, 0x75, 0x6c, 0x76, 0x73, 0x00);
+
 /// The VLAN tags of a frame, without priorities.
 ///
 /// **Shape** — outer tag first; each is the tag's EtherType in the high half and the VLAN's number
@@ -133,6 +139,8 @@ pub struct Classifier {
     port: PortId,
     /// Whether packets come without link headers.
     headless: bool,
+    /// Whether all frames come from the host itself, whomever they are to on their link.
+    is_door: bool,
     kernel: u64,
     own: u64,
     foreign_vlans: Box<[u16]>,
@@ -143,12 +151,19 @@ impl Classifier {
     /// `foreign_vlans` to the kernel's own interfaces for them.
     pub fn new(port: PortId, kernel: MacAddr, own: MacAddr, foreign_vlans: &[u16]) -> Self {
         let foreign_vlans = foreign_vlans.into();
-        Self { port, headless: false, kernel: bits(kernel), own: bits(own), foreign_vlans }
+        let (kernel, own) = (bits(kernel), bits(own));
+        Self { port, headless: false, is_door: false, kernel, own, foreign_vlans }
     }
 
     /// A classifier for a device without link headers, to which the kernel routes packets.
     pub fn headless(port: PortId) -> Self {
-        Self { port, headless: true, kernel: 0, own: 0, foreign_vlans: Box::default() }
+        let foreign_vlans = Box::default();
+        Self { port, headless: true, is_door: false, kernel: 0, own: 0, foreign_vlans }
+    }
+
+    /// A classifier for what the host itself sends.
+    pub fn door() -> Self {
+        Self { is_door: true, headless: false, ..Self::headless(DOOR) }
     }
 
     /// Decides about a frame, and takes the link header off if it is ours.
@@ -160,6 +175,7 @@ impl Classifier {
             return Class::Ignored(Ignored::Truncated);
         };
         let to = match header.destination {
+            _ if self.is_door => return self.classify_own(frame, &header),
             mac if mac == self.kernel => Addressee::Kernel,
             mac if mac == self.own => Addressee::Virtual,
             mac if mac & GROUP_BIT != 0 => Addressee::Everybody,
@@ -187,6 +203,18 @@ impl Classifier {
             return Class::Ignored(Ignored::Truncated);
         }
         class(arrival)
+    }
+
+    /// Decides about a frame of the host itself: whatever it is to on the link, it is here for its
+    /// packet.
+    fn classify_own(&self, frame: &mut PacketBuf<'_>, header: &Header) -> Class {
+        if !matches!(header.ether_type, ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6) {
+            return Class::Ignored(Ignored::OtherProtocol);
+        }
+        if !frame.pull(header.len) {
+            return Class::Ignored(Ignored::Truncated);
+        }
+        self.classify_packet(frame.bytes())
     }
 
     /// Decides about a packet without a link header. What is for a group of hosts was sent by the

@@ -28,8 +28,8 @@ mod view;
 pub use cache::{HopCache, Learned};
 pub use claim::{PortSet, Why};
 pub use frame::{
-    Addressee, Arrival, Class, Classifier, Hop, Ignored, IgnoredCounters, MAX_PORTS, PortId,
-    Segment, Tags,
+    Addressee, Arrival, Class, Classifier, DOOR, DOOR_ADDRESS, Hop, Ignored, IgnoredCounters,
+    MAX_PORTS, PortId, Segment, Tags,
 };
 pub use held::OwnedPacket;
 pub use layer::{
@@ -38,4 +38,4 @@ pub use layer::{
 };
 pub use neighbour::Place;
 pub use port::{Port, own_mac};
-pub use view::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute};
+pub use view::{HostView, Interface, KernelAddress, KernelNeighbour, KernelRoute, is_door};

@@ -12,7 +12,7 @@ pub struct HostView {
     /// All interfaces.
     pub interfaces: Vec<Interface>,
     /// The number of the director's own device, if it has one, whose addresses are none of the
-    /// kernel's.
+    /// kernel's. Nor are those of doors.
     pub own_device: Option<u32>,
     /// All addresses.
     pub addresses: Vec<KernelAddress>,
@@ -28,7 +28,19 @@ pub struct HostView {
     pub forwards_v6: bool,
 }
 
+/// Whether an interface leads some director to its own host.
+pub fn is_door(name: &str) -> bool {
+    let rest = name.strip_prefix("ulvs-lo");
+    rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 impl HostView {
+    /// Whether an interface is a director's own.
+    pub fn is_directors(&self, index: u32) -> bool {
+        let is_door = |each: &Interface| each.index == index && is_door(&each.name);
+        self.own_device == Some(index) || self.interfaces.iter().any(is_door)
+    }
+
     /// Whether the kernel forwards packets of a family.
     pub fn forwards(&self, family: Family) -> bool {
         match family {
@@ -40,6 +52,16 @@ impl HostView {
     /// The interface with this name.
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.name == name)
+    }
+
+    /// The kernel's own address that is most like another, to talk to it from.
+    pub fn nearest_address(&self, to: Addr) -> Option<Addr> {
+        let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
+        let is_usable = |from: &Addr| {
+            from.family() == to.family() && !from.is_loopback() && !from.is_link_local()
+        };
+        let usable = self.addresses.iter().map(|own| own.addr).filter(is_usable);
+        usable.max_by_key(|addr| (likeness(addr), std::cmp::Reverse(*addr)))
     }
 
     /// Whether an address is the kernel's own, on any interface.

@@ -1,12 +1,13 @@
 //! The way out: finding next hops and sending, port by port.
 
 use arrayvec::ArrayVec;
+use pnet_base::MacAddr;
 
 use super::network::{View, WorkerNetwork, destination_of};
 use super::shared::SharedLink;
 use crate::driver::{BATCH, HEADROOM, Sender};
-use crate::engine::{Hop, Moment, Network, Output, Verdict};
-use crate::link::{DEVICE, Dispatch, PortId};
+use crate::engine::{Hop, Moment, Network, Output, Owner, Verdict};
+use crate::link::{self, DEVICE, DOOR, DOOR_ADDRESS, Dispatch, PortId, Segment, Tags};
 use crate::packet::fragment::{Cutter, Fragments, must_be_cut};
 use crate::packet::{PacketBuf, SegmentKind};
 
@@ -24,6 +25,8 @@ pub(super) struct Way<'a> {
     pub cutter: &'a mut Cutter,
     pub lost: &'a mut LostCounters,
     pub now: Moment,
+    /// Whether the packets at hand come from the host itself, by the door.
+    pub from_host: bool,
 }
 
 /// Packets that the director forwards or sends and that did not leave.
@@ -66,6 +69,8 @@ impl Way<'_> {
         let exits = packets.iter_mut().zip(verdicts).map_while(|(packet, verdict)| match verdict {
             Verdict::Forward(hop) if self.must_be_cut(packet, *hop) => None,
             Verdict::Forward(hop) => Some(self.address(packet, *hop)),
+            // Nor of what its own programs sent, which is for them then.
+            Verdict::Pass if self.from_host => Some(self.return_to_host(packet)),
             // The kernel has no copy of what it routed to the director.
             Verdict::Pass if self.view.is_routed() && came_in_fragments(packet) => None,
             Verdict::Pass if self.view.is_routed() => Some(self.hand_back(packet)),
@@ -143,11 +148,39 @@ impl Way<'_> {
         port
     }
 
+    /// Gives a packet of the host's own back to it if it is for the host. Anything else is an answer
+    /// of a server on the host that belongs to no connection any more.
+    fn return_to_host(&mut self, packet: &mut PacketBuf<'_>) -> Option<PortId> {
+        let port = self.deliver(packet);
+        self.lost.no_next_hop += u64::from(port.is_none());
+        port
+    }
+
+    /// Puts the header for the host itself in front of a packet, and says where it goes in.
+    fn deliver(&self, packet: &mut PacketBuf<'_>) -> Option<PortId> {
+        let to = destination_of(packet.bytes())?;
+        if self.view.owner(to) != Owner::Kernel {
+            return None;
+        }
+        let is_open = self.senders.get(usize::from(DOOR.0)).is_some_and(Option::is_some);
+        if !is_open && self.view.is_routed() {
+            return Some(DEVICE);
+        }
+        let segment = Segment { port: DOOR, tags: Tags::NONE };
+        let hop = link::Hop::new(segment, MacAddr::zero(), DOOR_ADDRESS, to);
+        (is_open && hop.write(packet)).then_some(DOOR)
+    }
+
     /// Puts the link header in front of a packet, and says where it leaves, if it does so now.
     fn address(&mut self, packet: &mut PacketBuf<'_>, hop: Hop) -> Option<PortId> {
         match address(packet, hop, self.view, self.link, self.now) {
             Exit::Port(port) => Some(port),
             Exit::Held => None,
+            Exit::Host => {
+                let port = self.deliver(packet);
+                self.lost.no_next_hop += u64::from(port.is_none());
+                port
+            }
             Exit::Lost => {
                 self.lost.no_next_hop += 1;
                 None
@@ -194,6 +227,8 @@ pub(super) fn send_link_output(link: &SharedLink, senders: &mut Senders) {
 enum Exit {
     Port(PortId),
     Held,
+    /// It is for the host itself.
+    Host,
     Lost,
 }
 
@@ -207,10 +242,13 @@ fn address(
 ) -> Exit {
     // Where the kernel routes packets on, it does so by their destination.
     if view.is_routed() && destination_of(packet.bytes()) != Some(to) {
-        return Exit::Lost;
+        return if view.owner(to) == Owner::Kernel { Exit::Host } else { Exit::Lost };
     }
     if let Some(hop) = view.hops.lookup(to, now) {
         return if hop.write(packet) { Exit::Port(hop.port) } else { Exit::Lost };
+    }
+    if view.owner(to) == Owner::Kernel {
+        return Exit::Host;
     }
     let learned = view.learned.lookup(to);
     match link.with(|layer| layer.dispatch(to, learned, packet, now)) {

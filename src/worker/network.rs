@@ -4,8 +4,8 @@ use hashbrown::HashMap;
 
 use super::shared::SharedLink;
 use crate::engine::{Awaited, Copies, Moment, Network, Owner};
-use crate::link::{HopCache, Learned, LinkLayer, PortId};
-use crate::packet::{Addr, Endpoint, Family};
+use crate::link::{DOOR, HopCache, Learned, LinkLayer, PortId};
+use crate::packet::{Addr, Endpoint, Family, Prefix};
 
 /// What a worker keeps of the link layer, renewed whenever that moved on.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct View {
     /// Where packets came from.
     pub learned: Learned,
     owners: HashMap<Addr, Owner>,
+    /// Networks that are the kernel's own as a whole.
+    kernels: Vec<Prefix>,
     mtus: Vec<usize>,
     /// Ports that the kernel has no IPv4 address, and no IPv6 address, on: only there matters
     /// where packets came from.
@@ -36,6 +38,7 @@ impl View {
             hops: HopCache::new(HOPS),
             learned: Learned::new(SENDERS),
             owners: HashMap::new(),
+            kernels: Vec::new(),
             mtus: Vec::new(),
             bare: Vec::new(),
             smallest_mtu: 0,
@@ -52,6 +55,7 @@ impl View {
         self.owners.clear();
         self.owners.extend(layer.met_at().map(|addr| (addr, Owner::Director)));
         self.owners.extend(layer.kernel_addresses().map(|addr| (addr, Owner::Kernel)));
+        self.kernels = layer.kernel_networks().collect();
         self.mtus = layer.ports().iter().map(|port| port.mtu_bytes as usize).collect();
         self.bare = layer.ports().iter().map(|port| [port.bare_v4, port.bare_v6]).collect();
         self.names = layer.ports().iter().map(|port| port.name.clone()).collect();
@@ -72,6 +76,16 @@ impl View {
     /// Whether packets to an address that go to the kernel would come back.
     pub fn is_diverted(&self, addr: Addr) -> bool {
         self.owners.get(&addr) == Some(&Owner::Director)
+    }
+
+    /// Who answers for an address.
+    pub fn owner(&self, addr: Addr) -> Owner {
+        let is_kernels = || self.kernels.iter().any(|network| network.contains(addr));
+        match self.owners.get(&addr) {
+            Some(owner) => *owner,
+            None if is_kernels() => Owner::Kernel,
+            None => Owner::Other,
+        }
     }
 
     /// Whether an address is the kernel's or the director's own.
@@ -109,6 +123,9 @@ impl WorkerNetwork<'_> {
 
 impl Network for WorkerNetwork<'_> {
     fn mtu(&self, to: Addr) -> Option<usize> {
+        if self.view.hops.lookup(to, self.now).is_none() && self.is_local(to) {
+            return Some(usize::from(u16::MAX));
+        }
         if let Some(port) = self.port_towards(to) {
             return self.view.mtus.get(usize::from(port.0)).copied();
         }
@@ -122,11 +139,16 @@ impl Network for WorkerNetwork<'_> {
     }
 
     fn owner(&self, addr: Addr) -> Owner {
-        self.view.owners.get(&addr).copied().unwrap_or(Owner::Other)
+        self.view.owner(addr)
     }
 
     fn epoch(&self) -> u64 {
         self.view.epoch
+    }
+
+    fn is_from_host(&self) -> bool {
+        // What the kernel routes here it has looked at, and nftables before it.
+        self.view.is_routed() || self.arrival == DOOR
     }
 
     fn copies(&self) -> Copies {

@@ -20,7 +20,7 @@ use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
 use crate::engine::fragments::{DATAGRAM_HEADROOM, Datagram};
 use crate::engine::sync::Entry;
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
-use crate::link::{Arrival, Class, Classifier, IgnoredCounters, OwnedPacket, Place, PortId};
+use crate::link::{Arrival, Class, Classifier, DOOR, IgnoredCounters, OwnedPacket, Place, PortId};
 use crate::packet::encap::quoted_tunnel;
 use crate::packet::fragment::Cutter;
 use crate::packet::{Fragment, Headers, PacketBuf};
@@ -202,6 +202,8 @@ impl Worker {
             view.renew(layer);
             let ports = (0..layer.ports().len() as u16).map(PortId);
             *classifiers = ports.map(|port| layer.classifier(port)).collect();
+            classifiers.resize(usize::from(DOOR.0), None);
+            classifiers.push(Some(Classifier::door()));
         });
     }
 
@@ -267,7 +269,7 @@ impl Worker {
         let Self { director, view, link, .. } = self;
         let network = WorkerNetwork { view, link, now, arrival };
         director.handle_batch(packets, &network, now, &mut verdicts);
-        self.way(now).forward(packets, &verdicts, lengths);
+        self.way(now, arrival == DOOR).forward(packets, &verdicts, lengths);
         self.send_outputs(now);
     }
 
@@ -275,15 +277,15 @@ impl Worker {
     fn send_outputs(&mut self, now: Moment) {
         while let Some(output) = self.director.poll_output() {
             let mut scratch = std::mem::take(&mut self.scratch);
-            self.way(now).send_output(&output, &mut scratch);
+            self.way(now, false).send_output(&output, &mut scratch);
             self.scratch = scratch;
             self.director.recycle(output);
         }
     }
 
-    fn way(&mut self, now: Moment) -> Way<'_> {
+    fn way(&mut self, now: Moment, from_host: bool) -> Way<'_> {
         let Self { view, link, senders, cutter, lost, .. } = self;
-        Way { view, link, senders, cutter, lost, now }
+        Way { view, link, senders, cutter, lost, now, from_host }
     }
 
     /// Gathers the IP packets for the director at the front, in their order, and sees to the rest.
@@ -344,8 +346,17 @@ impl Worker {
         let tunnelled = quoted_tunnel(bytes, &headers).map(|quoted| quoted.inner);
         let tunnelled = tunnelled.filter(|inner| is_virtual(inner.destination.addr));
         let locals = &snapshot.locals;
+        let is_answer = |protocol, from, to| self.director.is_answer(protocol, from, to);
         let (client, protocol) = match tunnelled.or_else(|| headers.quoted(bytes)) {
+            Some(Headers { source, destination, protocol, .. })
+                if is_answer(protocol, destination, source) =>
+            {
+                (source, protocol)
+            }
             Some(quoted) => (steer::client_of_error(&quoted, locals, is_virtual), quoted.protocol),
+            None if is_answer(headers.protocol, headers.source, headers.destination) => {
+                (headers.destination, headers.protocol)
+            }
             None => (steer::client(&headers, locals, is_virtual), headers.protocol),
         };
         shard::owner(client, protocol, self.peers.len())

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tun_rs::{DeviceBuilder, SyncDevice};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use super::receiver::TunReceiver;
 use super::sender::TunSender;
@@ -16,6 +16,9 @@ pub struct TunConfig {
     pub name: String,
     /// How many queues it has.
     pub queues: usize,
+    /// The link address of a device whose packets have Ethernet headers (TAP); none for one of plain
+    /// IP packets.
+    pub link_address: Option<[u8; 6]>,
 }
 
 /// A device, down and without addresses.
@@ -36,7 +39,7 @@ impl Tun {
     ///
     /// **Errors** — name the device, what failed and what is needed; nothing stays.
     pub fn open(config: &TunConfig) -> io::Result<Self> {
-        let TunConfig { name, queues } = config;
+        let TunConfig { name, queues, link_address } = config;
         let failed = |operation: &str, error: io::Error| failed(name, operation, &error);
         // Whoever opens a name that is there shares that device with its owner.
         if nix::net::if_::if_nametoindex(name.as_str()).is_ok() {
@@ -54,7 +57,11 @@ impl Tun {
             );
             return Err(failed("open", error));
         }
-        let first = DeviceBuilder::new()
+        let builder = match link_address {
+            Some(address) => DeviceBuilder::new().layer(Layer::L2).mac_addr(*address),
+            None => DeviceBuilder::new().layer(Layer::L3),
+        };
+        let first = builder
             .name(name)
             .multi_queue(true)
             .offload(true)

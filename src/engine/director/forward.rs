@@ -25,6 +25,9 @@ impl Director {
         id: ConnId,
     ) -> Verdict {
         let conn = self.conns.get(id);
+        if conn.host().client && transit.is_forged() {
+            return Verdict::Drop(DropReason::LocalBoundary);
+        }
         if transit.asks_anew()
             && let Some(ending) = self.ending(conn)
         {

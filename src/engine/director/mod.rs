@@ -212,6 +212,9 @@ impl Director {
             self.pools.follow(&self.snapshot.locals);
             self.follow_sync();
         }
+        if self.services.workers() > 1 {
+            self.follow_masqueraded();
+        }
     }
 
     /// Judges one packet. See [`handle_batch`](Self::handle_batch).

@@ -40,6 +40,9 @@ impl Director {
         }
         let asked = Asked { protocol, flow: Flow { client, destination } };
         let service = self.service_of(asked, transit)?;
+        if transit.is_forged() {
+            return Some(Verdict::Drop(DropReason::LocalBoundary));
+        }
         match self.open(transit, &service, asked) {
             Ok(id) => {
                 let verdict = self.pass_to_real(transit, id);

@@ -86,6 +86,14 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
             && size_bytes <= most
     }
 
+    /// Whether it says to come from the host itself and does not. Kernels take such packets for
+    /// martians; where they are seen before a kernel has, nobody else keeps outsiders from what is
+    /// for the host's own programs only.
+    pub fn is_forged(&self) -> bool {
+        let from = self.headers.source.addr;
+        !from.is_link_local() && !self.network.is_from_host() && self.network.is_local(from)
+    }
+
     /// Whether it is an ICMP echo request or reply.
     pub fn is_echo(&self) -> bool {
         let kind = self.transport().first();

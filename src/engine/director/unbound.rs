@@ -48,6 +48,19 @@ impl Masqueraded {
 }
 
 impl Director {
+    /// Whether what goes from one endpoint to another is the answer of a masqueraded server, and no
+    /// request, though there may be services at the client's address: it may be the host's own.
+    pub fn is_answer(&self, protocol: u8, from: Endpoint, to: Endpoint) -> bool {
+        let Some(protocol) = Protocol::from_number(protocol) else { return false };
+        self.masqueraded.contains(from, protocol)
+            && self.snapshot.lookup(protocol, to.addr, to.port).is_none()
+    }
+
+    /// Takes note of which servers are masqueraded now.
+    pub(super) fn follow_masqueraded(&mut self) {
+        self.masqueraded.follow(&self.snapshot, self.services.revision());
+    }
+
     /// Refuses a real server's packet that belongs to no connection, so that the server gives up
     /// at once; `None` if it is none, or the setting is off.
     ///

@@ -5,7 +5,7 @@ use super::super::message::is_host;
 use super::super::neighbour::{Key, Place};
 use super::LinkLayer;
 use super::next_hop::Choice;
-use crate::packet::{Addr, Prefix};
+use crate::packet::{Addr, Family, Prefix};
 
 impl LinkLayer {
     /// The port by which packets to an address leave, as far as that is known before asking.
@@ -37,6 +37,10 @@ impl LinkLayer {
     /// own there, else any whose answers can come back. Virtual addresses only if there are no others
     /// of the kind: with direct routing the servers have them as well.
     pub fn address_towards(&self, to: Addr, learned: Option<Place>) -> Option<Addr> {
+        // The host talks to itself from the address it talks to.
+        if self.host.owns(to) {
+            return Some(to);
+        }
         let port = self.port_towards(to, learned)?;
         let state = self.ports.get(usize::from(port.0))?;
         let fits = |addr: &Addr| {
@@ -62,6 +66,15 @@ impl LinkLayer {
     /// The addresses that an administrator gave the director itself, with their networks.
     pub fn configured_networks(&self) -> Vec<(Addr, Prefix)> {
         self.settings.addresses.iter().map(|own| (own.addr, own.prefix)).collect()
+    }
+
+    /// Networks of which every address is the kernel's own, as of its loopback interface.
+    pub fn kernel_networks(&self) -> impl Iterator<Item = Prefix> {
+        let is_wide = |prefix: &&Prefix| match prefix.addr().family() {
+            Family::V4 => prefix.len() < 32,
+            Family::V6 => prefix.len() < 128,
+        };
+        self.host.locals.iter().filter(is_wide).copied()
     }
 
     /// The addresses that are the kernel's now.
