@@ -149,11 +149,19 @@ impl House {
         let snapshot = self.services.snapshot();
         let (had_rules, held) = (self.guard.has_rules(), self.guard.held());
         let Services { virtuals, locals, .. } = self.summarise();
-        let told_of_door = self.follow_door(&snapshot, &host, peers);
         let mut problems = match &mut self.outlet {
             Some(outlet) => outlet.follow(&snapshot, &host, virtuals.into_iter().chain(locals))?,
             None => self.guard.update(&snapshot, &host, self.door.index()),
         };
+        // Only now, for it takes a while.
+        let door = self.door.index();
+        let told_of_door = self.follow_door(&snapshot, &host, peers);
+        if self.outlet.is_none() && self.door.index() != door {
+            // What sockets cannot hold, rules can keep from the kernel then.
+            problems.retain(|problem| !matches!(problem, Problem::InUse { .. }));
+            self.guard.forget_reports();
+            problems.extend(self.guard.update(&snapshot, &host, self.door.index()));
+        }
         problems.extend(told_of_door);
         for problem in problems {
             if problem.is_fatal() && !self.has_begun {

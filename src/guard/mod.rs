@@ -171,6 +171,11 @@ impl Guard {
         self.rules.iter().any(|each| each.family == family && each.rules.are_installed())
     }
 
+    /// Says again what was said of ports that cannot be held.
+    pub fn forget_reports(&mut self) {
+        self.reported.clear();
+    }
+
     /// How many ports are held for services.
     pub fn held(&self) -> usize {
         self.held.len()
