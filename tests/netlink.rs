@@ -447,7 +447,7 @@ fn clients_that_misbehave_harm_only_themselves() {
     let mut transport = SocketTransport::new(folder.socket());
     let reals = Director::new(&mut transport).reals(&web()).unwrap();
     assert!(!reals.is_empty());
-    assert!(start.elapsed() < Duration::from_secs(2), "others have to wait");
+    assert!(start.elapsed() < Duration::from_secs(6), "others have to wait");
 
     // The first of the silent ones had to make room.
     let mut first = &silent[0];
