@@ -68,15 +68,16 @@ fn long_datagrams_go_both_ways_without_offloads() {
 fn exchange_long_datagrams(bed: &Bed) {
     bed.configure(&DNS);
     let server = bind(bed, "real1", (nat::ACCP, 5353).into());
-    for _ in 0..8 {
-        let client = bind(bed, "client", (nat::CLIENT, 0).into());
+    // All are kept, so that each has a port of its own.
+    let clients: Vec<_> = (0..8).map(|_| bind(bed, "client", (nat::CLIENT, 0).into())).collect();
+    for client in &clients {
         for len in [1472, 1473, 2953, 20_000, 60_000] {
             let question = contents(len);
             client.send_to(&question, (nat::OUTSIDE, 53)).unwrap();
             let (heard, from) = receive(&server);
             assert!(heard == question && from == client.local_addr().unwrap(), "{len} bytes");
             server.send_to(&heard, from).unwrap();
-            let (answer, from) = receive(&client);
+            let (answer, from) = receive(client);
             assert!(answer == question && from == (nat::OUTSIDE, 53).into(), "{len} bytes");
         }
     }
