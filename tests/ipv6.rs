@@ -4,13 +4,13 @@ mod bed;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bed::capture::Capture;
 use bed::{Bed, PATIENCE};
 use ulvs::driver::Sender;
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
-use ulvs::lab::net::{Route, sandbox};
+use ulvs::lab::net::{Namespace, Route, sandbox};
 use ulvs::lab::services::ping;
 use ulvs::lab::topology::{Host, Topology, ipv6, link, port, switched};
 use ulvs::lab::web;
@@ -277,22 +277,34 @@ fn longer_packets_than_the_next_link_takes_are_refused_with_its_size() {
             bed.host("switch").set_mtu("port1", 1400).unwrap();
             bed.configure(&ROUND_ROBIN);
             let client = bed.host("client");
-            let capture = Capture::start(client, "eth0");
-            for _ in 0..2 {
+            until_told(client, ipv6::OUTSIDE, 1400, || {
                 client.run(|| web::upload(service(), 10 * MIB, PATIENCE)).unwrap().unwrap();
-            }
-            assert!(is_told_of(&capture.stop(), ipv6::OUTSIDE, 1400));
+            });
 
             bed.host("director").set_mtu("in", 1500).unwrap();
             bed.host("switch").set_mtu("port1", 1500).unwrap();
             bed.host("director").set_mtu("out", 1380).unwrap();
-            let capture = Capture::start(bed.host("real1"), "eth0");
-            for _ in 0..2 {
+            until_told(bed.host("real1"), ipv6::INSIDE, 1380, || {
                 client.run(|| web::download(service(), 10 * MIB, PATIENCE)).unwrap().unwrap();
-            }
-            assert!(is_told_of(&capture.stop(), ipv6::INSIDE, 1380));
+            });
         }
     });
+}
+
+/// Transfers until a host was told that its packets are to have a size at most: the director hears of
+/// a changed MTU a little later than it is changed.
+fn until_told(host: &Namespace, by: Ipv6Addr, mtu: u32, transfer: impl Fn()) {
+    let begin = Instant::now();
+    loop {
+        let capture = Capture::start(host, "eth0");
+        // One for each server.
+        transfer();
+        transfer();
+        if is_told_of(&capture.stop(), by, mtu) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{by} never told of {mtu} bytes");
+    }
 }
 
 /// Whether somebody told that packets are to have a size at most.
