@@ -98,6 +98,13 @@ impl Host {
         Self { link, number: link.host_number(address) }
     }
 
+    /// Whether the host exists and has this address itself; packets to others wait for an answer to
+    /// ARP or neighbour discovery in vain.
+    pub fn answers_for(self, address: IpAddr) -> bool {
+        self.link.has_host(self.number)
+            && self.link.address(self.number, address.is_ipv6()) == Some(address)
+    }
+
     /// Reads a name such as `rs110`, `c2` or `gw`.
     pub fn from_name(name: &str) -> Option<Self> {
         if name == "gw" {

@@ -53,7 +53,11 @@ impl Session<'_, '_> {
     ) -> Result<(), Failure> {
         let key = spec.key;
         let mut reals = self.director.reals(&key)?;
-        sort::reals(&mut reals);
+        match form {
+            // Schedulers depend on the order in which servers were added; the last one is dumped first.
+            Form::Full => reals.reverse(),
+            _ => sort::reals(&mut reals),
+        }
         let name = self.service_option(&key, form);
         put(text, format_args!("-A {name} {}\n", service_options(spec, form)));
         for RealView { spec, .. } in reals {

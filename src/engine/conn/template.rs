@@ -357,7 +357,7 @@ impl TemplateTable {
     /// The template under `key`, whose time begins anew.
     ///
     /// One whose server is gone (or of weight 0, with `expire_quiescent`) is retired: it is listed
-    /// until it expires, but found no more.
+    /// until it expires, its time running on, but found no more.
     pub fn find(
         &mut self,
         key: &TemplateKey,
@@ -370,9 +370,9 @@ impl TemplateTable {
             return None;
         }
         let record = &mut self.records.0[id as usize];
-        record.deadline = record.from(now);
         let template = record.template.clone()?;
         if template.is_valid(expire_quiescent) {
+            record.deadline = record.from(now);
             return Some(template);
         }
         template.retired.store(true, Relaxed);

@@ -489,7 +489,7 @@ impl DirectorHost {
             }
             Way::Link(link, next_hop) => {
                 let host = Host::owner_of(link, next_hop);
-                if !link.has_host(host.number) {
+                if !host.answers_for(next_hop) {
                     let source = dissect(&bytes).map(|packet| packet.src);
                     let source = source.filter(|source| self.routes.is_local(*source));
                     self.neighbours.wait((link, next_hop), bytes, source, self.now);
