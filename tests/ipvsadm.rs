@@ -218,6 +218,8 @@ fn other_beginners_mistakes_have_hints_too() {
     }
     let said = hinted(&handler, "-A -u 12.0.0.1:53 -O").stderr;
     assert_eq!(said, "-O: unknown option\nhint: one-packet scheduling is -o, or --ops\n");
+    let said = hinted(&handler, "-a -t [2001:db8::1]:80 -r [2001:db8::2]").stderr;
+    assert!(said.contains("\nhint: brackets are for IPv6 addresses with a port"), "{said}");
 }
 
 #[test]

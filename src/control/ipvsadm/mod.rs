@@ -122,9 +122,7 @@ impl Session<'_, '_> {
             Ok(command) => Ok(Ok(command)),
             Err(Illegal { message, status, is_fatal }) => {
                 self.console.stderr.write_all(message.as_bytes())?;
-                // Many texts have it so; no version of ipvsadm does.
-                let is_ops = message.starts_with("-O: unknown option");
-                self.hint(is_ops.then_some("one-packet scheduling is -o, or --ops"))?;
+                self.hint(hint_about(&message, words))?;
                 if is_fatal { Err(Stop { status }) } else { Ok(Err(status)) }
             }
         }
@@ -266,6 +264,19 @@ impl Topic {
             _ => return plain(&errno.into()),
         };
         text.into()
+    }
+}
+
+/// What may be meant by words that ipvsadm does not take.
+fn hint_about(message: &str, words: &[String]) -> Option<&'static str> {
+    let in_brackets = |word: &String| word.starts_with('[') && word.ends_with(']');
+    if message.starts_with("-O: unknown option") {
+        // Many texts have it so; no version of ipvsadm does.
+        Some("one-packet scheduling is -o, or --ops")
+    } else if message.starts_with("illegal real server") && words.iter().any(in_brackets) {
+        Some("brackets are for IPv6 addresses with a port: -r [2001:db8::2]:80, or -r 2001:db8::2")
+    } else {
+        None
     }
 }
 
