@@ -5,9 +5,10 @@
 //! `iptables -S`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
+use super::ipvsadm::names::{Names, NoNames};
 use crate::engine::{DEFAULT_PORTS, SnatRule};
 use crate::packet::headers::protocol;
 use crate::packet::{Addr, Family, Prefix};
@@ -17,14 +18,23 @@ use crate::packet::{Addr, Family, Prefix};
 pub enum Command<R> {
     /// `-A`: add a rule at the end.
     Append(R),
-    /// `-I`: add a rule at the front.
-    Insert(R),
+    /// `-I`: add a rule before the one of a number, which is 1 for the first.
+    Insert(R, usize),
     /// `-D`: remove a rule.
     Delete(R),
+    /// `-D` with a number: remove the rule of that number.
+    DeleteAt(usize),
+    /// `-R`: put a rule in place of the one of a number.
+    Replace(R, usize),
     /// `-F`: remove all rules.
     Flush,
-    /// `-S` or `-L`: list the rules.
-    List,
+    /// `-P ... ACCEPT`: what no rule takes goes on, as it always does.
+    Policy,
+    /// `-S` or `-L`: list the rules, with `--line-numbers` each with its number.
+    List {
+        /// Whether the numbers are wanted.
+        numbered: bool,
+    },
 }
 
 /// A command about rules of source NAT.
@@ -37,13 +47,28 @@ impl<R> Command<R> {
     pub fn apply(self, rules: &mut Vec<R>, is_same: impl Fn(&R, &R) -> bool) -> Result<(), String> {
         match self {
             Self::Append(rule) => rules.push(rule),
-            Self::Insert(rule) => rules.insert(0, rule),
+            Self::Insert(rule, number) => {
+                let at = number - 1;
+                if at > rules.len() {
+                    return Err("Index of insertion too big.".into());
+                }
+                rules.insert(at, rule);
+            }
+            Self::DeleteAt(number) => {
+                if number > rules.len() {
+                    return Err("Index of deletion too big.".into());
+                }
+                rules.remove(number - 1);
+            }
+            Self::Replace(rule, number) => {
+                *rules.get_mut(number - 1).ok_or("Index of replacement too big.")? = rule;
+            }
             Self::Delete(rule) => {
                 let at = rules.iter().position(|known| is_same(known, &rule));
                 rules.remove(at.ok_or("there is no such rule; `-S' lists the rules")?);
             }
             Self::Flush => rules.clear(),
-            Self::List => {}
+            Self::Policy | Self::List { .. } => {}
         }
         Ok(())
     }
@@ -53,22 +78,30 @@ impl<R> Command<R> {
 ///
 /// **Errors** — a sentence that names the word at fault.
 pub fn parse_snat(words: &[impl AsRef<str>]) -> Result<SnatCommand, String> {
-    parse::<SnatTarget>(words)
+    let mut commands = parse::<SnatTarget>(words, &mut NoNames)?;
+    match (commands.pop(), commands.is_empty()) {
+        (Some(command), true) => Ok(command),
+        _ => Err("a rule of source NAT names one network each with `-s' and `-d'".into()),
+    }
 }
 
-/// Reads a command about rules of one kind.
-pub(super) fn parse<T: Target>(words: &[impl AsRef<str>]) -> Result<Command<T::Rule>, String> {
+/// Reads a command about rules of one kind. If it names several addresses, there is a command for
+/// each.
+pub(super) fn parse<T: Target>(
+    words: &[impl AsRef<str>],
+    names: &mut dyn Names,
+) -> Result<Vec<Command<T::Rule>>, String> {
     let mut words = words.iter().map(AsRef::as_ref);
     let mut reader = Reader { words: (&mut words as &mut dyn Iterator<Item = &str>).peekable() };
     let mut draft = Draft::<T>::default();
     while let Some(word) = reader.words.next() {
         draft.take(word, &mut reader)?;
     }
-    draft.finish()
+    draft.finish(names)
 }
 
 /// The target of a kind of rules (`-j`), with the words that are its own.
-pub(super) trait Target: Default {
+pub(super) trait Target: Clone + Default {
     /// What a rule becomes.
     type Rule;
     /// What it does, and where.
@@ -78,7 +111,7 @@ pub(super) trait Target: Default {
     fn take(&mut self, word: &str, reader: &mut Reader) -> Result<bool, String>;
 
     /// Puts a rule together.
-    fn finish(self, matches: Matches) -> Result<Self::Rule, String>;
+    fn finish(self, matches: Matches, names: &mut dyn Names) -> Result<Self::Rule, String>;
 }
 
 /// Where a kind of rules is kept.
@@ -103,15 +136,19 @@ pub(super) struct Matches {
 }
 
 impl Matches {
-    /// Whether the networks are of one family, and of that of `other`, if there is one.
-    pub(super) fn check_family(&self, other: Option<Family>) -> Result<(), String> {
+    /// Makes sure that the networks are of one family, and of that of `other`, if there is one.
+    /// `0.0.0.0/0` is as good as none from there on.
+    pub(super) fn check_family(&mut self, other: Option<Family>) -> Result<(), String> {
         let prefixes = [self.source, self.destination].into_iter().flatten();
         let mut families = prefixes.map(|prefix| prefix.addr().family()).chain(other);
         let first = families.next();
-        match families.all(|family| Some(family) == first) {
-            true => Ok(()),
-            false => Err("the addresses of a rule are of one family".into()),
+        if !families.all(|family| Some(family) == first) {
+            return Err("the addresses of a rule are of one family".into());
         }
+        let is_some = |prefix: &Prefix| prefix.len() > 0 || prefix.addr().family() == Family::V6;
+        self.source = self.source.filter(is_some);
+        self.destination = self.destination.filter(is_some);
+        Ok(())
     }
 }
 
@@ -139,6 +176,17 @@ impl<'a> Reader<'a, '_> {
             _ => Ok(()),
         }
     }
+
+    /// The number of a rule after a chain, if there is one.
+    fn rule_number(&mut self) -> Result<Option<usize>, String> {
+        let Some(word) = self.words.next_if(|word| !word.starts_with(['-', '!'])) else {
+            return Ok(None);
+        };
+        match word.parse() {
+            Ok(number) if number > 0 => Ok(Some(number)),
+            _ => Err(format!("Invalid rule number `{word}'")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,22 +194,37 @@ enum Verb {
     Append,
     Insert,
     Delete,
+    Replace,
     Flush,
+    Policy,
     List,
 }
 
 #[derive(Debug, Default)]
 struct Draft<T> {
     verb: Option<Verb>,
-    matches: Matches,
+    /// The number of the rule that the verb is about.
+    number: Option<usize>,
+    is_numbered: bool,
+    source: Option<String>,
+    destination: Option<String>,
+    protocol: Option<String>,
     is_aimed: bool,
+    /// Whether there are words of a rule.
+    has_rule: bool,
     target: T,
 }
 
 impl<T: Target> Draft<T> {
     fn take(&mut self, word: &str, reader: &mut Reader) -> Result<(), String> {
         let Place { task, table, target, .. } = T::PLACE;
-        let Matches { source, destination, protocol } = &mut self.matches;
+        let is_of_rule = |word: &str| {
+            !["-t", "--table", "-n", "--numeric", "-v", "--verbose", "-x", "--exact"]
+                .contains(&word)
+        };
+        if self.verb.is_some() && is_of_rule(word) {
+            self.has_rule = true;
+        }
         match word {
             "iptables" | "ip6tables" | "sudo" => Ok(()),
             "-t" | "--table" => match reader.value(word)? {
@@ -170,15 +233,21 @@ impl<T: Target> Draft<T> {
             },
             "-A" | "--append" => self.set_verb(Verb::Append, word, reader),
             "-I" | "--insert" => self.set_verb(Verb::Insert, word, reader),
+            "-R" | "--replace" => self.set_verb(Verb::Replace, word, reader),
+            "-P" | "--policy" => self.set_verb(Verb::Policy, word, reader),
             "-D" | "--delete" => self.set_verb(Verb::Delete, word, reader),
             "-F" | "--flush" => self.set_verb(Verb::Flush, word, reader),
             "-S" | "--list-rules" | "-L" | "--list" => self.set_verb(Verb::List, word, reader),
-            "-n" | "--numeric" | "-v" | "--verbose" => Ok(()),
-            "-s" | "--source" | "--src" => set(source, prefix(reader.value(word)?)?, word),
-            "-d" | "--destination" | "--dst" => {
-                set(destination, prefix(reader.value(word)?)?, word)
+            "-n" | "--numeric" | "-v" | "--verbose" | "-x" | "--exact" => Ok(()),
+            "--line-numbers" | "--line-number" => {
+                self.is_numbered = true;
+                Ok(())
             }
-            "-p" | "--protocol" => set(protocol, reader.value(word)?.into(), word),
+            "-s" | "--source" | "--src" => set(&mut self.source, reader.value(word)?.into(), word),
+            "-d" | "--destination" | "--dst" => {
+                set(&mut self.destination, reader.value(word)?.into(), word)
+            }
+            "-p" | "--protocol" => set(&mut self.protocol, reader.value(word)?.into(), word),
             "-j" | "--jump" => match reader.value(word)? {
                 name if name == target => {
                     self.is_aimed = true;
@@ -186,7 +255,11 @@ impl<T: Target> Draft<T> {
                 }
                 other => Err(format!("`-j {other}' is not known here, only `-j {target}'")),
             },
-            "!" => Err("`!' (the opposite of a match) is not known here".into()),
+            "!" => Err("`!' (the opposite of a match) is not supported here".into()),
+            "--syn" | "--tcp-flags" => {
+                Err(format!("`{word}' (flags of TCP) is not supported here"))
+            }
+            listing if is_short_listing(listing) => self.set_verb(Verb::List, word, reader),
             other => match self.target.take(other, reader)? {
                 true => Ok(()),
                 false => Err(format!("`{other}' is not known here")),
@@ -196,29 +269,63 @@ impl<T: Target> Draft<T> {
 
     fn set_verb(&mut self, verb: Verb, word: &str, reader: &mut Reader) -> Result<(), String> {
         reader.chain(word, &T::PLACE, !matches!(verb, Verb::Flush | Verb::List))?;
+        match verb {
+            Verb::Insert | Verb::Delete | Verb::Replace => self.number = reader.rule_number()?,
+            Verb::Policy => match reader.value(word)? {
+                "ACCEPT" => {}
+                other => return Err(format!("the policy is ACCEPT, and cannot be `{other}'")),
+            },
+            Verb::Append | Verb::Flush | Verb::List => {}
+        }
         set(&mut self.verb, verb, word)
     }
 
-    fn finish(self) -> Result<Command<T::Rule>, String> {
-        let verb = self.verb.ok_or("nothing to do: give -A, -I, -D, -F or -S")?;
-        match verb {
-            Verb::Flush => return Ok(Command::Flush),
-            Verb::List => return Ok(Command::List),
-            Verb::Append | Verb::Insert | Verb::Delete => {}
+    fn finish(self, names: &mut dyn Names) -> Result<Vec<Command<T::Rule>>, String> {
+        let verb = self.verb.ok_or("nothing to do: give -A, -I, -D, -R, -F or -S")?;
+        match (verb, self.number) {
+            (Verb::Flush, _) => return Ok(vec![Command::Flush]),
+            (Verb::Policy, _) => return Ok(vec![Command::Policy]),
+            (Verb::List, _) => return Ok(vec![Command::List { numbered: self.is_numbered }]),
+            (Verb::Delete, Some(_)) if self.has_rule => {
+                return Err("`-D' takes a rule or its number, not both".into());
+            }
+            (Verb::Delete, Some(number)) => return Ok(vec![Command::DeleteAt(number)]),
+            (Verb::Replace, None) => return Err("`-R' needs the number of a rule".into()),
+            (Verb::Append | Verb::Insert | Verb::Delete | Verb::Replace, _) => {}
         }
         if !self.is_aimed {
             return Err(format!("the rule lacks `-j {}'", T::PLACE.target));
         }
-        let rule = self.target.finish(self.matches)?;
-        Ok(match verb {
-            Verb::Insert => Command::Insert(rule),
-            Verb::Delete => Command::Delete(rule),
-            _ => Command::Append(rule),
-        })
+        let mut commands = Vec::new();
+        let sources = any_of(self.source.as_deref(), names)?;
+        let destinations = any_of(self.destination.as_deref(), names)?;
+        for source in sources {
+            for destination in &destinations {
+                let matches =
+                    Matches { source, destination: *destination, protocol: self.protocol.clone() };
+                let rule = self.target.clone().finish(matches, names)?;
+                commands.push(match (verb, self.number) {
+                    (Verb::Insert, number) => Command::Insert(rule, number.unwrap_or(1)),
+                    (Verb::Delete, _) => Command::Delete(rule),
+                    (Verb::Replace, Some(number)) => Command::Replace(rule, number),
+                    _ => Command::Append(rule),
+                });
+            }
+        }
+        if verb == Verb::Replace && commands.len() > 1 {
+            return Err("Replacement rule does not specify a unique address".into());
+        }
+        Ok(commands)
     }
 }
 
-#[derive(Debug, Default)]
+/// Whether a word is `-L` or `-S` with other letters before it, as in `-nvL`.
+fn is_short_listing(word: &str) -> bool {
+    let letters = word.strip_prefix('-').and_then(|word| word.strip_suffix(['L', 'S']));
+    letters.is_some_and(|letters| letters.chars().all(|letter| "nvx".contains(letter)))
+}
+
+#[derive(Clone, Debug, Default)]
 struct SnatTarget {
     out: Option<String>,
     to: Option<(Addr, RangeInclusive<u16>)>,
@@ -238,7 +345,7 @@ impl Target for SnatTarget {
         Ok(true)
     }
 
-    fn finish(self, matches: Matches) -> Result<SnatRule, String> {
+    fn finish(self, mut matches: Matches, _: &mut dyn Names) -> Result<SnatRule, String> {
         let (to, ports) = self.to.ok_or("the rule lacks `--to-source ADDRESS'")?;
         matches.check_family(Some(to.family()))?;
         let Matches { source, destination, protocol } = matches;
@@ -254,19 +361,77 @@ pub(super) fn set<T>(place: &mut Option<T>, value: T, word: &str) -> Result<(), 
     }
 }
 
-fn prefix(text: &str) -> Result<Prefix, String> {
-    let prefix: Prefix = text.parse()?;
-    // iptables lists networks without their host bits.
-    let shift = match prefix.addr().family() {
-        Family::V4 => 32 - u32::from(prefix.len()),
-        Family::V6 => 128 - u32::from(prefix.len()),
+/// The networks that an option names; one that is any if it is not given.
+fn any_of(text: Option<&str>, names: &mut dyn Names) -> Result<Vec<Option<Prefix>>, String> {
+    let Some(text) = text else { return Ok(vec![None]) };
+    let mut found = Vec::new();
+    for part in text.split(',') {
+        found.extend(prefixes(part, names)?.into_iter().map(Some));
+    }
+    Ok(found)
+}
+
+/// The networks that `ADDRESS`, `ADDRESS/BITS`, `ADDRESS/MASK` or the same with the name of a host
+/// stand for. An IPv4 address may lack its last numbers, which are then zero.
+fn prefixes(text: &str, names: &mut dyn Names) -> Result<Vec<Prefix>, String> {
+    let (host, mask) = text.split_once('/').map_or((text, None), |(host, mask)| (host, Some(mask)));
+    let addrs = match host.parse::<IpAddr>() {
+        Ok(addr) => vec![addr],
+        Err(_) => match short_address(host) {
+            Some(addr) => vec![addr.into()],
+            None => names.addresses(host).into_iter().map(IpAddr::from).collect(),
+        },
     };
-    let bits = prefix.addr().bits().checked_shr(shift).and_then(|bits| bits.checked_shl(shift));
-    let addr = match prefix.addr().family() {
-        Family::V4 => Addr::v4(bits.unwrap_or(0) as u32),
-        Family::V6 => Addr::v6(bits.unwrap_or(0)),
+    if addrs.is_empty() {
+        return Err(format!("host/network `{host}' not found"));
+    }
+    let mut found = Vec::new();
+    for addr in addrs {
+        let prefix = network(addr, mask)?;
+        // Several addresses of a host may be of one network.
+        if !found.contains(&prefix) {
+            found.push(prefix);
+        }
+    }
+    Ok(found)
+}
+
+/// `10`, `10.1` or `10.1.2`.
+fn short_address(text: &str) -> Option<Ipv4Addr> {
+    let parts = text.split('.').map(str::parse).collect::<Result<Vec<u8>, _>>().ok()?;
+    let mut octets = [0; 4];
+    octets.get_mut(..parts.len())?.copy_from_slice(&parts);
+    Some(octets.into())
+}
+
+/// A network without its host bits, as iptables lists it.
+fn network(addr: IpAddr, mask: Option<&str>) -> Result<Prefix, String> {
+    let whole = if addr.is_ipv4() { 32 } else { 128 };
+    let len = match mask {
+        None => whole,
+        Some(mask) => match mask.parse::<Ipv4Addr>() {
+            Ok(dotted) if addr.is_ipv4() => {
+                let bits = dotted.to_bits();
+                if bits.leading_ones() + bits.trailing_zeros() < 32 {
+                    return Err(format!("`{mask}' is not a mask: ones follow a zero"));
+                }
+                bits.leading_ones()
+            }
+            _ => mask.parse().map_err(|_| format!("`{mask}' is not a prefix length"))?,
+        },
     };
-    Prefix::new(addr, prefix.len()).ok_or_else(|| format!("`{text}' is not a network"))
+    if len > whole {
+        return Err(format!("`/{len}' is longer than /{whole}"));
+    }
+    let addr = match addr {
+        IpAddr::V4(addr) => {
+            Addr::v4(addr.to_bits() & u32::MAX.checked_shl(whole - len).unwrap_or(0))
+        }
+        IpAddr::V6(addr) => {
+            Addr::v6(addr.to_bits() & u128::MAX.checked_shl(whole - len).unwrap_or(0))
+        }
+    };
+    Ok(Prefix::new(addr, len as u8).expect("the length was looked at"))
 }
 
 fn number(name: &str) -> Result<u8, String> {
@@ -350,7 +515,7 @@ mod tests {
         let Ok(SnatCommand::Delete(rule)) = parse(line) else { panic!("not taken") };
         assert_eq!((rule.protocol, rule.ports), (Some(17), 2000..=2009));
         assert_eq!(parse("-t nat -F"), Ok(SnatCommand::Flush));
-        assert_eq!(parse("-t nat -S POSTROUTING"), Ok(SnatCommand::List));
+        assert_eq!(parse("-t nat -S POSTROUTING"), Ok(SnatCommand::List { numbered: false }));
     }
 
     #[test]

@@ -4,28 +4,56 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::iptables::{Command, Matches, Place, Reader, Target, parse, set};
+use super::ipvsadm::names::{Names, NoNames};
 use crate::engine::MarkRule;
-use crate::engine::service::{ConfigError, ServiceTable};
+use crate::engine::service::{ConfigError, Protocol, ServiceTable};
 use crate::packet::headers::{carries_ports, protocol};
 
 /// A command about rules of firewall marks.
 pub type MarkCommand = Command<MarkRule>;
 
-/// Reads a command from the words after `iptables`, or after `ulvs mark`.
+/// Reads a command from the words after `iptables`, or after `ulvs mark`. A rule that names several
+/// addresses, as the name of a host may, is a command for each.
 ///
 /// **Errors** — a sentence that names the word at fault.
-pub fn parse_mark(words: &[impl AsRef<str>]) -> Result<MarkCommand, String> {
-    parse::<MarkTarget>(words)
+pub fn parse_mark(
+    words: &[impl AsRef<str>],
+    names: &mut dyn Names,
+) -> Result<Vec<MarkCommand>, String> {
+    parse::<MarkTarget>(words, names)
 }
 
-/// Carries a command out.
+/// The words of a command, without names that would have to be looked up.
+pub fn words(command: &MarkCommand) -> String {
+    let with = |rule: &MarkRule, verb: &str, number: &dyn fmt::Display| {
+        let rule = Shown(rule).to_string();
+        let rule = rule.strip_prefix("-A PREROUTING").unwrap_or(&rule);
+        format!("{verb} PREROUTING{number}{rule}")
+    };
+    match command {
+        Command::Append(rule) => with(rule, "-A", &""),
+        Command::Insert(rule, number) => with(rule, "-I", &format_args!(" {number}")),
+        Command::Replace(rule, number) => with(rule, "-R", &format_args!(" {number}")),
+        Command::Delete(rule) => with(rule, "-D", &""),
+        Command::DeleteAt(number) => format!("-D PREROUTING {number}"),
+        Command::Flush => "-F".into(),
+        Command::Policy => "-P PREROUTING ACCEPT".into(),
+        Command::List { .. } => "-S".into(),
+    }
+}
+
+/// Carries a command out. Names of hosts and services are not looked up here.
 ///
 /// **Errors** — a sentence that says what is wrong; nothing has changed then.
 pub fn edit(table: &ServiceTable, command: &str) -> Result<(), String> {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let command = parse_mark(&words)?;
+    let words = shlex::split(command).ok_or("a quote is not closed")?;
     let mut rules = table.snapshot().marks.clone();
-    command.apply(&mut rules, PartialEq::eq)?;
+    for command in parse_mark(&words, &mut NoNames)? {
+        if matches!(command, Command::Policy | Command::List { .. }) {
+            return Ok(());
+        }
+        command.apply(&mut rules, PartialEq::eq)?;
+    }
     table.set_marks(rules).map_err(|error| match error {
         ConfigError::OutOfMemory => "there are too many rules".into(),
         other => other.to_string(),
@@ -39,12 +67,22 @@ pub fn list(table: &ServiceTable) -> Vec<String> {
 
 type Ports = Vec<RangeInclusive<u16>>;
 
-#[derive(Debug, Default)]
+/// Ports as they were given. What their names mean depends on the protocol.
+#[derive(Clone, Debug)]
+enum PortWords {
+    /// `PORT` or `PORT:PORT`.
+    One(String),
+    /// Such ones with commas.
+    Many(String),
+}
+
+#[derive(Clone, Debug, Default)]
 struct MarkTarget {
     input: Option<String>,
-    source_ports: Option<Ports>,
-    destination_ports: Option<Ports>,
+    source_ports: Option<PortWords>,
+    destination_ports: Option<PortWords>,
     mark: Option<(u32, u32)>,
+    comment: Option<String>,
 }
 
 impl Target for MarkTarget {
@@ -56,21 +94,26 @@ impl Target for MarkTarget {
         match word {
             "-i" | "--in-interface" => set(&mut self.input, reader.value(word)?.into(), word)?,
             "-m" | "--match" => match reader.value(word)? {
-                "tcp" | "udp" | "sctp" | "multiport" => {}
+                "tcp" | "udp" | "sctp" | "multiport" | "comment" => {}
                 other => return Err(format!("`-m {other}' is not known here")),
             },
             "--sport" | "--source-port" => {
-                set(&mut self.source_ports, vec![ports(reader.value(word)?)?], word)?;
+                set(&mut self.source_ports, PortWords::One(reader.value(word)?.into()), word)?;
             }
             "--dport" | "--destination-port" => {
-                set(&mut self.destination_ports, vec![ports(reader.value(word)?)?], word)?;
+                set(&mut self.destination_ports, PortWords::One(reader.value(word)?.into()), word)?;
             }
             "--sports" | "--source-ports" => {
-                set(&mut self.source_ports, many_ports(reader.value(word)?)?, word)?;
+                set(&mut self.source_ports, PortWords::Many(reader.value(word)?.into()), word)?;
             }
             "--dports" | "--destination-ports" => {
-                set(&mut self.destination_ports, many_ports(reader.value(word)?)?, word)?;
+                set(
+                    &mut self.destination_ports,
+                    PortWords::Many(reader.value(word)?.into()),
+                    word,
+                )?;
             }
+            "--comment" => set(&mut self.comment, comment(reader.value(word)?)?, word)?,
             "--set-mark" => {
                 let (value, mask) = masked(reader.value(word)?)?;
                 set(&mut self.mark, (value, value | mask), word)?;
@@ -81,7 +124,7 @@ impl Target for MarkTarget {
         Ok(true)
     }
 
-    fn finish(self, matches: Matches) -> Result<MarkRule, String> {
+    fn finish(self, mut matches: Matches, names: &mut dyn Names) -> Result<MarkRule, String> {
         let (value, mask) = self.mark.ok_or("the rule lacks `--set-mark NUMBER'")?;
         matches.check_family(None)?;
         let Matches { source, destination, protocol } = matches;
@@ -90,15 +133,21 @@ impl Target for MarkTarget {
         if !has_ports && (self.source_ports.is_some() || self.destination_ports.is_some()) {
             return Err("ports need `-p tcp', `-p udp' or `-p sctp'".into());
         }
+        let mut numbers = |words: Option<PortWords>| match words {
+            None => Ok(Ports::new()),
+            Some(PortWords::One(text)) => Ok(vec![ports(&text, protocol, names)?]),
+            Some(PortWords::Many(text)) => many_ports(&text, protocol, names),
+        };
         Ok(MarkRule {
             input: self.input,
             source,
             destination,
             protocol,
-            source_ports: self.source_ports.unwrap_or_default(),
-            destination_ports: self.destination_ports.unwrap_or_default(),
+            source_ports: numbers(self.source_ports)?,
+            destination_ports: numbers(self.destination_ports)?,
             value,
             mask,
+            comment: self.comment,
         })
     }
 }
@@ -126,16 +175,40 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("icmpv6", protocol::ICMP6),
 ];
 
-fn many_ports(text: &str) -> Result<Ports, String> {
-    let ranges = text.split(',').map(ports).collect::<Result<Ports, _>>()?;
+/// What is said of a rule, in one line.
+fn comment(text: &str) -> Result<String, String> {
+    // **Source** — comment of iptables-extensions(8): up to 256 characters, the last of which ends
+    // it.
+    if text.len() > 255 {
+        return Err("a comment has 255 characters at most".into());
+    }
+    match text.chars().any(char::is_control) {
+        true => Err("a comment is one line".into()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn many_ports(text: &str, of: Option<u8>, names: &mut dyn Names) -> Result<Ports, String> {
+    let ranges =
+        text.split(',').map(|part| ports(part, of, names)).collect::<Result<Ports, _>>()?;
     // **Source** — multiport of iptables-extensions(8): up to 15, a range counts twice.
     let count: usize = ranges.iter().map(|range| if is_one(range) { 1 } else { 2 }).sum();
     if count > 15 { Err(format!("`{text}' names more than 15 ports")) } else { Ok(ranges) }
 }
 
-/// A port, or a range with either end left out.
-fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let port = |text: &str| text.parse::<u16>().map_err(|_| format!("`{text}' is not a port"));
+/// A port, or a range with either end left out. Ports of a protocol may have names.
+fn ports(text: &str, of: Option<u8>, names: &mut dyn Names) -> Result<RangeInclusive<u16>, String> {
+    let of = match of {
+        Some(protocol::TCP) => Some(Protocol::Tcp),
+        Some(protocol::UDP) => Some(Protocol::Udp),
+        Some(protocol::SCTP) => Some(Protocol::Sctp),
+        _ => None,
+    };
+    let mut port = |text: &str| {
+        let number = text.parse::<u16>().ok();
+        let found = number.or_else(|| names.port(text, of?));
+        found.ok_or_else(|| format!("invalid port/service `{text}' specified"))
+    };
     let (first, last) = match text.split_once(':') {
         None => (port(text)?, port(text)?),
         Some((first, last)) => (
@@ -199,7 +272,23 @@ impl fmt::Display for Shown<'_> {
             let ranges: Vec<_> = ports.iter().map(|range| Range(range).to_string()).collect();
             write!(f, " -m multiport --{side}ports {}", ranges.join(","))?;
         }
+        if let Some(comment) = &rule.comment {
+            write!(f, " -m comment --comment {}", Quoted(comment))?;
+        }
         write!(f, " -j MARK --set-xmark {:#x}/{:#x}", rule.value, rule.mask)
+    }
+}
+
+/// A text in quotes unless it is one plain word.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+        if !self.0.is_empty() && self.0.chars().all(is_plain) {
+            return f.write_str(self.0);
+        }
+        write!(f, "\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
     }
 }
 
@@ -216,6 +305,8 @@ impl fmt::Display for Range<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
 
     #[test]
@@ -251,6 +342,113 @@ mod tests {
         }
     }
 
+    /// Knows what the system would know.
+    struct Known;
+
+    impl Names for Known {
+        fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
+            self.addresses(host).first().copied()
+        }
+
+        fn addresses(&mut self, host: &str) -> Vec<Ipv4Addr> {
+            match host {
+                "www.example" => vec![Ipv4Addr::new(12, 0, 0, 1), Ipv4Addr::new(12, 0, 0, 2)],
+                _ => Vec::new(),
+            }
+        }
+
+        fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
+            match (service, protocol) {
+                ("http", Protocol::Tcp) => Some(80),
+                ("https", Protocol::Tcp) => Some(443),
+                ("domain", _) => Some(53),
+                _ => None,
+            }
+        }
+
+        fn host(&mut self, _: IpAddr) -> Option<String> {
+            None
+        }
+
+        fn service(&mut self, _: u16, _: Protocol) -> Option<String> {
+            None
+        }
+    }
+
+    /// Carries out a command with names, as the tool does.
+    fn tell(table: &ServiceTable, line: &str) -> Result<(), String> {
+        let split = shlex::split(line).unwrap();
+        parse_mark(&split, &mut Known)?.iter().try_for_each(|each| edit(table, &words(each)))
+    }
+
+    #[test]
+    fn what_iptables_takes_is_listed_as_iptables_lists_it() {
+        let table = ServiceTable::new(1);
+        for (given, shown) in [
+            ("-p tcp --dport http", "-p tcp -m tcp --dport 80"),
+            ("--dport http:https -p tcp", "-p tcp -m tcp --dport 80:443"),
+            ("-p tcp -m multiport --dports http,https", "-p tcp -m multiport --dports 80,443"),
+            ("-p udp --sport domain", "-p udp -m udp --sport 53"),
+            ("-s 0/0 -p udp", "-p udp"),
+            ("-s 0.0.0.0/0 -d 10.1/16", "-d 10.1.0.0/16"),
+            ("-s 10/8 -d 12.0.0.9/255.255.255.0", "-s 10.0.0.0/8 -d 12.0.0.0/24"),
+            ("-s 12.0.0.9/0.0.0.0 -d 12.0.0.9/255.255.255.255", "-d 12.0.0.9/32"),
+            ("-d 2001:db8::9/64", "-d 2001:db8::/64"),
+            ("-m comment --comment web", "-m comment --comment web"),
+            ("-m comment --comment 'the web'", "-m comment --comment \"the web\""),
+            (r#"-m comment --comment 'a "b" \ # c'"#, r#"-m comment --comment "a \"b\" \\ # c""#),
+        ] {
+            tell(&table, &format!("-A PREROUTING {given} -j MARK --set-mark 1")).unwrap();
+            let shown = format!("PREROUTING {shown} -j MARK --set-xmark 0x1/0xffffffff");
+            assert_eq!(list(&table), [format!("-A {shown}")]);
+            tell(&table, &format!("-D {shown}")).unwrap();
+            assert!(list(&table).is_empty());
+        }
+    }
+
+    #[test]
+    fn rules_have_numbers_and_each_address_of_a_host_has_a_rule() {
+        let table = ServiceTable::new(1);
+        let rules = || -> Vec<String> {
+            let short = |line: String| line.split(' ').nth(3).unwrap().to_owned();
+            list(&table).into_iter().map(short).collect()
+        };
+        tell(&table, "-P PREROUTING ACCEPT").unwrap();
+        tell(&table, "-A PREROUTING -d www.example -j MARK --set-mark 1").unwrap();
+        assert_eq!(rules(), ["12.0.0.1/32", "12.0.0.2/32"]);
+        tell(&table, "-I PREROUTING 2 -d 12.0.0.3 -j MARK --set-mark 1").unwrap();
+        tell(&table, "-I PREROUTING 4 -d 12.0.0.4 -j MARK --set-mark 1").unwrap();
+        tell(&table, "-I PREROUTING -d 12.0.0.5 -j MARK --set-mark 1").unwrap();
+        tell(&table, "-t mangle -D PREROUTING 2").unwrap();
+        tell(&table, "-R PREROUTING 1 -d 12.0.0.6 -j MARK --set-mark 1").unwrap();
+        assert_eq!(rules(), ["12.0.0.6/32", "12.0.0.3/32", "12.0.0.2/32", "12.0.0.4/32"]);
+        let rest = "-d www.example -j MARK --set-mark 1";
+        for (wrong, fault) in [
+            ("-D PREROUTING 5".to_owned(), "Index of deletion too big."),
+            ("-R PREROUTING 5 -d 12.0.0.1 -j MARK --set-mark 1".into(), "Index of replacement too"),
+            ("-I PREROUTING 6 -d 12.0.0.1 -j MARK --set-mark 1".into(), "Index of insertion too"),
+            ("-D PREROUTING 0".into(), "Invalid rule number `0'"),
+            (format!("-D PREROUTING 1 {rest}"), "not both"),
+            (format!("-R PREROUTING {rest}"), "number"),
+            (format!("-R PREROUTING 1 {rest}"), "unique"),
+            ("-P PREROUTING DROP".into(), "DROP"),
+        ] {
+            let error = tell(&table, &wrong).expect_err(&wrong);
+            assert!(error.contains(fault), "{wrong}: {error}");
+        }
+        assert_eq!(rules().len(), 4);
+    }
+
+    #[test]
+    fn listings_may_be_short_and_numbered() {
+        for (line, numbered) in
+            [("-nL", false), ("-nvL PREROUTING", false), ("-L --line-numbers -n", true)]
+        {
+            let words: Vec<_> = line.split(' ').collect();
+            assert_eq!(parse_mark(&words, &mut Known), Ok(vec![MarkCommand::List { numbered }]));
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_named_and_changes_nothing() {
         let table = ServiceTable::new(1);
@@ -262,6 +460,10 @@ mod tests {
             ("-A PREROUTING --dport 80 -j MARK --set-mark 1", "-p tcp"),
             ("-A PREROUTING -p tcp --dport 90:80 -j MARK --set-mark 1", "90:80"),
             ("-A PREROUTING -p tcp --dport http -j MARK --set-mark 1", "http"),
+            ("-A PREROUTING -d 12.0.0.0/255.0.255.0 -j MARK --set-mark 1", "255.0.255.0"),
+            ("-A PREROUTING -d no.example -j MARK --set-mark 1", "no.example"),
+            ("-A PREROUTING ! -s 10.0.0.1 -j MARK --set-mark 1", "not supported"),
+            ("-A PREROUTING -p tcp --syn -j MARK --set-mark 1", "not supported"),
             ("-A PREROUTING -p nothing -j MARK --set-mark 1", "nothing"),
             ("-A PREROUTING -m state -j MARK --set-mark 1", "state"),
             ("-A PREROUTING -j MARK --set-mark x", "`x'"),

@@ -26,8 +26,9 @@ pub fn edit(
     let mut rules = table.snapshot().snat.clone();
     let command = match parse_snat(&words)? {
         SnatCommand::Append(rule) => SnatCommand::Append(held(rule)?),
-        SnatCommand::Insert(rule) => SnatCommand::Insert(held(rule)?),
-        SnatCommand::List => return Ok(()),
+        SnatCommand::Insert(rule, number) => SnatCommand::Insert(held(rule)?, number),
+        SnatCommand::Replace(rule, number) => SnatCommand::Replace(held(rule)?, number),
+        SnatCommand::List { .. } | SnatCommand::Policy => return Ok(()),
         other => other,
     };
     command.apply(&mut rules, is_same)?;

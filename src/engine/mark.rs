@@ -26,6 +26,8 @@ pub struct MarkRule {
     pub value: u32,
     /// Bits of the mark that are set to zero first.
     pub mask: u32,
+    /// What the rule is for, in somebody's words (`--comment`).
+    pub comment: Option<String>,
 }
 
 impl MarkRule {

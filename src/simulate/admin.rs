@@ -75,18 +75,28 @@ impl Administration {
     /// Runs iptables, as far as it marks packets.
     pub fn iptables(&self, words: &[&str]) -> Output {
         let failed = |why: String| Output::failed(IPTABLES_FAILED, &format!("iptables: {why}"));
-        match marks::parse_mark(words) {
-            Ok(MarkCommand::List) => {
+        let commands = match marks::parse_mark(words, &mut LabNames) {
+            Ok(commands) => commands,
+            Err(why) => return failed(why),
+        };
+        match commands.as_slice() {
+            [MarkCommand::List { numbered }] => {
                 let mut stdout = "-P PREROUTING ACCEPT\n".to_owned();
                 if !words.contains(&"PREROUTING") {
                     stdout += OTHER_CHAINS;
                 }
-                stdout.extend(marks::list(&self.services).iter().map(|rule| format!("{rule}\n")));
+                for (number, rule) in (1..).zip(marks::list(&self.services)) {
+                    stdout += &match numbered {
+                        true => format!("{number:<4} {rule}\n"),
+                        false => format!("{rule}\n"),
+                    };
+                }
                 Output { stdout, ..Output::default() }
             }
-            Ok(_) => marks::edit(&self.services, &words.join(" "))
+            commands => commands
+                .iter()
+                .try_for_each(|command| marks::edit(&self.services, &marks::words(command)))
                 .map_or_else(failed, |()| Output::default()),
-            Err(why) => failed(why),
         }
     }
 

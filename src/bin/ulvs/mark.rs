@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use ulvs::control::marks::{MarkCommand, parse_mark};
+use ulvs::control::ipvsadm::names::SystemNames;
+use ulvs::control::marks::{MarkCommand, parse_mark, words};
 
 use super::snat::{carry_out, look_for, show};
 
@@ -14,9 +15,9 @@ use super::snat::{carry_out, look_for, show};
   ulvs mark -S
   ulvs mark -F
 
-Words: -t mangle; -A -I -D PREROUTING, -S, -F; -i INTERFACE (a trailing + is any ending),
--s and -d NETWORK, -p PROTOCOL, --sport and --dport PORT[:PORT], -m multiport --sports and
---dports LIST, -j MARK --set-mark or --set-xmark NUMBER[/MASK].")]
+Words: -t mangle; -A -I -D -R PREROUTING, with a rule's number, -S, -L, -F; -i INTERFACE (a
+trailing + is any ending), -s and -d NETWORK or HOST, -p PROTOCOL, --sport and --dport
+PORT[:PORT], -m multiport --sports and --dports LIST, -m comment --comment TEXT, -j MARK --set-mark or --set-xmark NUMBER[/MASK].")]
 pub struct Args {
     /// The words of `iptables -t mangle ... -j MARK`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -25,15 +26,23 @@ pub struct Args {
 
 /// Runs the command. Statuses are those of `ulvs snat`.
 pub fn run(args: &Args) -> ExitCode {
-    carry_out("mark", parse_mark(&args.words), |director, command| match command {
-        MarkCommand::List => director.mark_rules().map(|rules| show("PREROUTING", &rules)),
-        command => {
-            let remark = director.edit_marks(&args.words.join(" "))?;
+    let commands = parse_mark(&args.words, &mut SystemNames::default());
+    carry_out("mark", commands, |director, commands| {
+        for command in commands {
+            if let MarkCommand::List { numbered } = command {
+                let rules = director.mark_rules()?;
+                show("PREROUTING", &rules, numbered);
+                continue;
+            }
+            let remark = director.edit_marks(&words(&command))?;
             remark.iter().for_each(|remark| eprintln!("hint: {remark}"));
-            if let MarkCommand::Append(rule) | MarkCommand::Insert(rule) = command {
+            if let MarkCommand::Append(rule)
+            | MarkCommand::Insert(rule, _)
+            | MarkCommand::Replace(rule, _) = command
+            {
                 look_for(rule.input.as_deref());
             }
-            Ok(())
         }
+        Ok(())
     })
 }

@@ -14,7 +14,7 @@ use ulvs::control::socket::{SocketTransport, default_path};
   ulvs snat -S
   ulvs snat -F
 
-Words: -t nat; -A -I -D POSTROUTING, -S, -F; -o INTERFACE (a trailing + is any ending),
+Words: -t nat; -A -I -D -R POSTROUTING, with a rule's number, -S, -L, -F; -o INTERFACE (a trailing + is any ending),
 -s and -d NETWORK, -p tcp|udp|icmp, -j SNAT --to-source ADDRESS[:PORT-PORT].")]
 pub struct Args {
     /// The words of `iptables -t nat ... -j SNAT`
@@ -26,13 +26,20 @@ pub struct Args {
 /// cannot be reached.
 pub fn run(args: &Args) -> ExitCode {
     carry_out("snat", parse_snat(&args.words), |director, command| match command {
-        SnatCommand::List => director.snat_rules().map(|rules| show("POSTROUTING", &rules)),
-        SnatCommand::Append(rule) | SnatCommand::Insert(rule) => {
+        SnatCommand::List { numbered } => {
+            director.snat_rules().map(|rules| show("POSTROUTING", &rules, numbered))
+        }
+        SnatCommand::Append(rule)
+        | SnatCommand::Insert(rule, _)
+        | SnatCommand::Replace(rule, _) => {
             director.edit_snat(&args.words.join(" "))?;
             look_for(rule.out.as_deref());
             Ok(())
         }
-        SnatCommand::Delete(_) | SnatCommand::Flush => director.edit_snat(&args.words.join(" ")),
+        SnatCommand::Policy => Ok(()),
+        SnatCommand::Delete(_) | SnatCommand::DeleteAt(_) | SnatCommand::Flush => {
+            director.edit_snat(&args.words.join(" "))
+        }
     })
 }
 
@@ -51,10 +58,15 @@ pub(super) fn look_for(interface: Option<&str>) {
     }
 }
 
-/// Lists rules in the form of `iptables -S`.
-pub(super) fn show(chain: &str, rules: &[String]) {
+/// Lists rules in the form of `iptables -S`, each after its number if those are wanted.
+pub(super) fn show(chain: &str, rules: &[String], numbered: bool) {
     println!("-P {chain} ACCEPT");
-    rules.iter().for_each(|rule| println!("{rule}"));
+    for (number, rule) in (1..).zip(rules) {
+        match numbered {
+            true => println!("{number:<4} {rule}"),
+            false => println!("{rule}"),
+        }
+    }
 }
 
 /// Has a director do what the command `ulvs NAME` was given.

@@ -16,6 +16,11 @@ pub trait Names {
     /// The IPv4 address of a host.
     fn address(&mut self, host: &str) -> Option<Ipv4Addr>;
 
+    /// All IPv4 addresses of a host.
+    fn addresses(&mut self, host: &str) -> Vec<Ipv4Addr> {
+        self.address(host).into_iter().collect()
+    }
+
     /// The port of a service.
     fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16>;
 
@@ -61,12 +66,18 @@ pub struct SystemNames {
 
 impl Names for SystemNames {
     fn address(&mut self, host: &str) -> Option<Ipv4Addr> {
-        let hints = AddrInfoHints { address: libc::AF_INET, ..AddrInfoHints::default() };
-        let mut found = getaddrinfo(Some(host), None, Some(hints)).ok()?;
-        found.find_map(|entry| match entry.ok()?.sockaddr.ip() {
+        self.addresses(host).first().copied()
+    }
+
+    fn addresses(&mut self, host: &str) -> Vec<Ipv4Addr> {
+        let (address, socktype) = (libc::AF_INET, libc::SOCK_RAW);
+        let hints = AddrInfoHints { address, socktype, ..AddrInfoHints::default() };
+        let Ok(found) = getaddrinfo(Some(host), None, Some(hints)) else { return Vec::new() };
+        let addrs = found.filter_map(|entry| match entry.ok()?.sockaddr.ip() {
             IpAddr::V4(addr) => Some(addr),
             IpAddr::V6(_) => None,
-        })
+        });
+        addrs.collect()
     }
 
     fn port(&mut self, service: &str, protocol: Protocol) -> Option<u16> {
