@@ -3,6 +3,7 @@
 mod door;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::nftables::{
     Base, Contents, Expression, Hook, LearnedSet, MARK, PORT, PROTOCOL, Relation, Set, addresses,
@@ -174,6 +175,36 @@ impl Layout {
         }
         self.add_all_services(to, name, members);
         self.drop(to, self.is_host(self.destination, name));
+    }
+
+    /// Drops packets from elsewhere to a network and some ports, or all if there are none.
+    pub fn drop_network_requests(
+        self,
+        to: &mut Contents,
+        network: Prefix,
+        protocol: u8,
+        ports: &[RangeInclusive<u16>],
+    ) {
+        let relation = Relation::Unequal;
+        let not_own = Expression::Compare { register: 0, relation, value: interface_name("lo") };
+        let mut found = vec![Expression::InInterface { register: 0 }, not_own];
+        found.extend(self.within(network, self.destination));
+        found.extend([load_protocol(0), equal(0, vec![protocol])]);
+        if ports.is_empty() {
+            return self.drop(to, found);
+        }
+        for range in ports {
+            let bound = |relation, port: &u16| {
+                let value = port.to_be_bytes().to_vec();
+                Expression::Compare { register: 0, relation, value }
+            };
+            let port = vec![
+                load(0, Base::Transport, 2, 2),
+                bound(Relation::AtLeast, range.start()),
+                bound(Relation::AtMost, range.end()),
+            ];
+            self.drop(to, [found.clone(), port].concat());
+        }
     }
 
     /// Drops packets from endpoints that would be forwarded, but for answers to what was forwarded;

@@ -46,7 +46,7 @@ use crate::link::HostView;
 use crate::packet::headers::protocol;
 use crate::packet::{Addr, Endpoint, Family};
 use locals::LocalPorts;
-use plan::{Plan, guarded_keys, plan};
+use plan::{Plan, guarded_keys, guarded_networks, plan};
 use problem::explain;
 use rules::{Rules, Wanted};
 use socket::GuardSocket;
@@ -138,6 +138,8 @@ impl Guard {
                 Plan::Cannot(addr) => unguardable.push((*key, addr)),
             }
         }
+        let networks = guarded_networks(services, host).into_iter();
+        unguardable.extend(networks.map(|each| (each.service, each.network.addr())));
         let updates = self.rules.iter_mut();
         let updates = updates.map(|rules| rules.update(services, host, door, &left));
         problems.extend(updates.flatten());
@@ -249,7 +251,7 @@ impl Guard {
         if self.held.contains_key(&guarded) {
             return None;
         }
-        match GuardSocket::open(guarded) {
+        match GuardSocket::open_routed(guarded) {
             Ok(socket) => {
                 self.held.insert(guarded, socket);
                 self.reported.remove(&guarded);

@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use hashbrown::HashSet;
 
+use crate::engine::MarkRule;
 use crate::engine::ftp;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
 use crate::packet::headers::{ISAKMP, protocol};
-use crate::packet::{Addr, Endpoint};
+use crate::packet::{Addr, Endpoint, Prefix};
 
 /// What a guard keeps the kernel away from: a port of one of its addresses, or a protocol there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,20 +31,13 @@ pub(super) fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<Serv
     let mut keys: HashSet<_> = services.services().map(|service| service.key()).collect();
     keys.extend(services.services().filter_map(|service| data_port(service.key())));
     for rule in services.active_marks() {
+        let Some((protocols, ports)) = endpoints_of(rule) else { continue };
         let leads = |family| services.service(&ServiceKey::Mark { mark: rule.value, family });
-        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
-        let protocols: Vec<_> = protocols
-            .filter(|each| rule.protocol.is_none_or(|number| number == each.number()))
-            .collect();
-        // Whole addresses are not for the few that a rule picks out by where they come from.
-        let is_picky = rule.source.is_some() || rule.input.is_some();
-        let ports = single_ports(&rule.destination_ports);
-        if ports == [0] && is_picky {
-            continue;
-        }
         let own = host.addresses.iter().map(|own| own.addr);
         let own = own.filter(|addr| leads(addr.family()).is_some());
         let own = own.filter(|addr| rule.destination.is_none_or(|prefix| prefix.contains(*addr)));
+        let routed = overlaps(rule, host).filter(Prefix::is_single).map(|prefix| prefix.addr());
+        let own = own.chain(routed.filter(|addr| leads(addr.family()).is_some()));
         for (addr, protocol) in own.flat_map(|addr| protocols.iter().map(move |each| (addr, *each)))
         {
             let endpoints =
@@ -52,6 +46,62 @@ pub(super) fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<Serv
         }
     }
     keys
+}
+
+/// A network that is the kernel's by a route, as far as the rule of a service's mark takes its
+/// packets. It has too many addresses to hold ports at each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GuardedNetwork {
+    pub service: ServiceKey,
+    pub network: Prefix,
+    pub protocol: Protocol,
+    /// All ports if there are none.
+    pub ports: Vec<RangeInclusive<u16>>,
+}
+
+/// Such networks, each once.
+pub(super) fn guarded_networks(services: &Snapshot, host: &HostView) -> Vec<GuardedNetwork> {
+    let mut networks = Vec::new();
+    for rule in services.active_marks() {
+        let Some((protocols, _)) = endpoints_of(rule) else { continue };
+        for network in overlaps(rule, host).filter(|prefix| !prefix.is_single()) {
+            let service = ServiceKey::Mark { mark: rule.value, family: network.addr().family() };
+            if services.service(&service).is_none() {
+                continue;
+            }
+            for protocol in &protocols {
+                let ports = rule.destination_ports.clone();
+                let guarded = GuardedNetwork { service, network, protocol: *protocol, ports };
+                if !networks.contains(&guarded) {
+                    networks.push(guarded);
+                }
+            }
+        }
+    }
+    networks
+}
+
+/// The protocols and single ports that a rule takes, or port 0 for all; none if it picks out a few
+/// packets by where they come from, for which whole addresses are not taken from the kernel.
+fn endpoints_of(rule: &MarkRule) -> Option<(Vec<Protocol>, Vec<u16>)> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+    let protocols =
+        protocols.filter(|each| rule.protocol.is_none_or(|number| number == each.number()));
+    let is_picky = rule.source.is_some() || rule.input.is_some();
+    let ports = single_ports(&rule.destination_ports);
+    (ports != [0] || !is_picky).then(|| (protocols.collect(), ports))
+}
+
+/// What a rule's destination has in common with what is the kernel's by a route. The loopback
+/// network stays with the kernel.
+fn overlaps(rule: &MarkRule, host: &HostView) -> impl Iterator<Item = Prefix> {
+    let pairs = host.locals.iter().filter_map(|local| Some((*local, rule.destination?)));
+    let both = pairs.filter_map(|(local, wanted)| {
+        let (wide, narrow) =
+            if local.len() <= wanted.len() { (local, wanted) } else { (wanted, local) };
+        wide.contains(narrow.addr()).then_some(narrow)
+    });
+    both.filter(|prefix| !prefix.addr().is_loopback())
 }
 
 /// The ports of ranges, if they are few enough to be held one by one; else 0, for all ports.

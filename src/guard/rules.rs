@@ -18,7 +18,7 @@ use hashbrown::HashSet;
 
 use super::contents::Layout;
 use super::nftables::{Contents, OwnedTable};
-use super::plan::{guarded_keys, with_keys};
+use super::plan::{GuardedNetwork, guarded_keys, guarded_networks, with_keys};
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
 use crate::engine::{SnatRule, ftp};
 use crate::link::HostView;
@@ -40,6 +40,8 @@ pub struct Wanted {
     services: BTreeSet<(Addr, u8, u16)>,
     /// Virtual addresses of services of every port.
     whole: BTreeSet<(Addr, u8)>,
+    /// Networks that are the kernel's by a route.
+    networks: Vec<GuardedNetwork>,
     /// Where real servers reply from.
     servers: BTreeSet<(Addr, u8, u16)>,
     /// Real servers that reply from every port.
@@ -74,6 +76,8 @@ impl Wanted {
         for key in keys.iter().filter(|key| key.family() == family) {
             wanted.add_service(*key, host);
         }
+        wanted.networks = guarded_networks(snapshot, host);
+        wanted.networks.retain(|each| each.network.addr().family() == family);
         for service in snapshot.services() {
             for real in service.pool().reals().iter() {
                 let addr = real.addr();
@@ -96,6 +100,7 @@ impl Wanted {
     /// Whether the kernel is to be kept from what clients elsewhere send.
     fn guards_services(&self) -> bool {
         !self.whole.is_empty()
+            || !self.networks.is_empty()
             || self.forwards_requests
             || self.forwards_replies()
             || self.has_listeners
@@ -161,6 +166,9 @@ impl Wanted {
             layout.drop_requests(&mut contents, "services", &self.services);
             layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
             layout.drop_all_requests(&mut contents, "ipsec", &self.ipsec);
+            for GuardedNetwork { network, protocol, ports, .. } in &self.networks {
+                layout.drop_network_requests(&mut contents, *network, protocol.number(), ports);
+            }
         }
         if self.forwards {
             layout.drop_replies(&mut contents, "servers", &self.servers);

@@ -22,27 +22,40 @@ impl GuardSocket {
         Self::open_by(guarded, Means::ALL)
     }
 
+    /// The same at an address that is the kernel's only by a route, perhaps.
+    pub fn open_routed(guarded: Guarded) -> io::Result<Self> {
+        match Self::open(guarded) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                let kind = kind_of(guarded)?;
+                Self::bound(guarded, kind, Means::ALL, |socket| match guarded.at.addr.family() {
+                    Family::V4 => socket.set_freebind_v4(true),
+                    Family::V6 => socket.set_freebind_v6(true),
+                })
+            }
+            result => result,
+        }
+    }
+
     /// The same by some means only.
     pub(super) fn open_by(guarded: Guarded, means: &[Means]) -> io::Result<Self> {
-        let kind = match guarded.protocol {
-            _ if guarded.at.port == 0 => Type::RAW,
-            protocol::TCP | protocol::SCTP => Type::STREAM,
-            protocol::UDP => Type::DGRAM,
-            _ => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        Self::bound(guarded, kind, means)
+        Self::bound(guarded, kind_of(guarded)?, means, |_| Ok(()))
     }
 
     /// Takes a TCP port of one of the kernel's addresses that nobody has, and says which.
     pub(super) fn open_any(addr: Addr) -> io::Result<(Self, u16)> {
         let at = Endpoint::new(addr, 0);
         let guarded = Guarded { protocol: protocol::TCP, at, interface: 0 };
-        let socket = Self::bound(guarded, Type::STREAM, Means::ALL)?;
+        let socket = Self::bound(guarded, Type::STREAM, Means::ALL, |_| Ok(()))?;
         let bound = socket.0.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok((socket, bound.port()))
     }
 
-    fn bound(guarded: Guarded, kind: Type, means: &[Means]) -> io::Result<Self> {
+    fn bound(
+        guarded: Guarded,
+        kind: Type,
+        means: &[Means],
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let domain = match guarded.at.addr.family() {
             Family::V4 => Domain::IPV4,
             Family::V6 => Domain::IPV6,
@@ -62,6 +75,7 @@ impl GuardSocket {
             // A server that used the port before may have left connections in TIME_WAIT.
             socket.set_reuse_address(true)?;
         }
+        prepare(&socket)?;
         socket.bind(&address(guarded).into())?;
         if kind == Type::STREAM {
             socket.listen(1)?;
@@ -71,6 +85,15 @@ impl GuardSocket {
 }
 
 impl Hold for GuardSocket {}
+
+fn kind_of(guarded: Guarded) -> io::Result<Type> {
+    Ok(match guarded.protocol {
+        _ if guarded.at.port == 0 => Type::RAW,
+        protocol::TCP | protocol::SCTP => Type::STREAM,
+        protocol::UDP => Type::DGRAM,
+        _ => return Err(io::ErrorKind::Unsupported.into()),
+    })
+}
 
 fn address(guarded: Guarded) -> SocketAddr {
     let port = guarded.at.port;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::engine::Moment;
-use crate::engine::SnatRule;
 use crate::engine::service::{
     ClientAddress, ForwardingMethod, RealSpec, ServiceSpec, ServiceTable, Tunnel,
 };
+use crate::engine::{MarkRule, SnatRule};
 use crate::host::look;
 use crate::lab::net::{Namespace, Route, connect, sandbox};
 
@@ -387,6 +387,63 @@ fn a_service_of_all_ports_is_kept_from_the_kernel_by_rules() {
             table.flush();
             assert_eq!(update(&mut guard, &director, &table), []);
             assert_eq!(attempt(&client, &at), Err(ErrorKind::ConnectionRefused));
+        }
+    });
+}
+
+/// Marked addresses that no interface has, which a route makes the kernel's all the same.
+#[test]
+fn marked_networks_that_a_route_makes_local_are_kept_from_the_kernel() {
+    let name = "guard::tests::marked_networks_that_a_route_makes_local_are_kept_from_the_kernel";
+    sandbox::run(name, || {
+        let (director, client) = pair();
+        let cases = [
+            (Family::V4, "203.0.113.0/24", "203.0.113.200", "203.0.114.5", "203.0.114.6"),
+            (
+                Family::V6,
+                "2001:db8:113::/64",
+                "2001:db8:113::c8",
+                "2001:db8:114::5",
+                "2001:db8:114::6",
+            ),
+        ];
+        for ((family, network, inside, single, other), near) in
+            cases.into_iter().zip(BOTH.map(|each| each.service))
+        {
+            let whole = if family == Family::V4 { "203.0.112.0/22" } else { "2001:db8:110::/45" };
+            let local = ["route", "add", "local", whole, "dev", "lo"];
+            assert!(director.command("ip").args(local).status().unwrap().success());
+            client.add_route(&Route::default_via(near.parse().unwrap())).unwrap();
+            let refused = Err(ErrorKind::ConnectionRefused);
+            assert_eq!(attempt(&client, &at(inside, 80)), refused);
+            let table = ServiceTable::new(1);
+            let key = ServiceKey::Mark { mark: 5, family };
+            table.add_service(ServiceSpec::new(key), Moment::default()).unwrap();
+            let rule = |destination: &str, ports| MarkRule {
+                destination: Some(destination.parse().unwrap()),
+                protocol: Some(protocol::TCP),
+                destination_ports: vec![ports],
+                value: 5,
+                mask: u32::MAX,
+                ..MarkRule::default()
+            };
+            let rules =
+                vec![rule(network, 80..=80), rule(network, 4000..=8000), rule(single, 80..=80)];
+            table.set_marks(rules).unwrap();
+            let mut guard = Guard::new();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            for (addr, port) in [(inside, 80), (inside, 4000), (inside, 8000), (single, 80)] {
+                assert!(is_silent(&client, &at(addr, port)), "{addr} {port}");
+            }
+            for (addr, port) in
+                [(inside, 81), (inside, 3999), (inside, 8001), (single, 81), (other, 80)]
+            {
+                assert_eq!(attempt(&client, &at(addr, port)), refused, "{addr} {port}");
+            }
+            assert_eq!(ask(&client, &at(inside, 80), ANSWER), ErrorKind::ConnectionRefused);
+            table.flush();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at(inside, 80)), refused);
         }
     });
 }

@@ -218,6 +218,14 @@ impl Prefix {
         self.len == 0
     }
 
+    /// Whether it takes a single address.
+    pub fn is_single(&self) -> bool {
+        match self.addr.family() {
+            Family::V4 => self.len == 32,
+            Family::V6 => self.len == 128,
+        }
+    }
+
     /// Whether `addr` lies in it.
     pub fn contains(&self, addr: Addr) -> bool {
         let fixed = match self.addr.family() {

@@ -105,7 +105,7 @@ impl Snapshot {
     /// The single addresses whose packets may be a marked service's.
     pub fn marked_addresses(&self) -> impl Iterator<Item = Addr> {
         let networks = self.active_marks().filter_map(|rule| rule.destination);
-        networks.filter(is_single).map(|prefix| prefix.addr())
+        networks.filter(Prefix::is_single).map(|prefix| prefix.addr())
     }
 
     /// Whether packets to any address of the director's own may be a marked service's.
@@ -139,7 +139,7 @@ impl Snapshot {
         let all = addresses.chain(translated).chain(self.marked_addresses());
         self.virtual_addrs = all.collect();
         let networks = self.active_marks().filter_map(|rule| rule.destination);
-        self.marked_networks = networks.filter(|prefix| !is_single(prefix)).collect();
+        self.marked_networks = networks.filter(|prefix| !prefix.is_single()).collect();
         let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
         self.marks_own = marks_own;
         let tells_calls =
@@ -149,12 +149,5 @@ impl Snapshot {
         let served: HashSet<_> =
             self.services.keys().map(ServiceKey::family).chain(translated).collect();
         self.families = [Family::V4, Family::V6].map(|each| served.contains(&each).then_some(each));
-    }
-}
-
-fn is_single(prefix: &Prefix) -> bool {
-    match prefix.addr().family() {
-        Family::V4 => prefix.len() == 32,
-        Family::V6 => prefix.len() == 128,
     }
 }
