@@ -195,6 +195,34 @@ fn guard_rules_on_a_router() {
     });
 }
 
+/// A marked network that a route makes the host's.
+#[test]
+fn marked_networks() {
+    sandbox::run("marked_networks", || {
+        let networks =
+            [("203.0.113.0/24", "203.0.113.200"), ("2001:db8:113::/64", "2001:db8:113::c8")];
+        for (family, (network, inside)) in families().into_iter().zip(networks) {
+            let bed = family.bed(&[]);
+            let local = ["route", "add", "local", network, "dev", "lo"];
+            assert!(bed.host("director").command("ip").args(local).status().unwrap().success());
+            bed.host("client").add_route(&Route::default_via(family.service)).unwrap();
+            let rule = format!("-A PREROUTING -p tcp -d {network} --dport 80");
+            bed.ulvs(&format!("mark {rule} -j MARK --set-mark 5"));
+            let version = if network.contains(':') { "-6 " } else { "" };
+            bed.ipvsadm(&format!("-A -f 5 {version}-s rr"));
+            for server in family.servers {
+                bed.ipvsadm(&format!("-a -f 5 {version}-r {server} -m"));
+            }
+            let capture = Capture::start(bed.host("client"), "eth0");
+            for _ in 0..4 {
+                bed.connect("client", SocketAddr::new(inside.parse().unwrap(), 80)).unwrap();
+            }
+            let seen = capture.stop();
+            assert!(!seen.iter().any(Seen::is_reset), "nobody refuses a segment: {seen:?}");
+        }
+    });
+}
+
 /// A virtual address that is routed to the director, on a host that forwards: its kernel would send
 /// the packets on, and the client elsewhere.
 #[test]
