@@ -90,6 +90,11 @@ impl Snapshot {
             || self.marked_networks.iter().any(|network| network.contains(addr))
     }
 
+    /// Whether an address is [virtual](Self::is_virtual) only as one of a network that a mark names.
+    pub fn is_only_in_marked_network(&self, addr: Addr) -> bool {
+        self.is_virtual(addr) && !self.virtual_addrs.contains(&addr)
+    }
+
     /// The firewall mark that a packet gets.
     pub fn mark(&self, headers: &Headers, network: &impl Network) -> u32 {
         mark(&self.marks, headers, network)

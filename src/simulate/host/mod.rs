@@ -224,8 +224,7 @@ impl DirectorHost {
         if let Some(changed) = dissect(&datagram.finished()) {
             packet = changed;
         }
-        let is_virtual = self.director.snapshot().is_virtual(packet.dst.into());
-        if is_virtual && !is_here {
+        if !is_here && self.is_for_service(&packet) {
             // IPVS sees such packets only as replies, and errors once they are routed.
             if packet.is_icmp_error() {
                 return self.forward_error(packet);
@@ -241,7 +240,11 @@ impl DirectorHost {
             let datagram = Datagram { bytes: packet.bytes().to_vec(), unfinished: None, pieces };
             if let Some(packet) = dissect(&datagram.bytes) {
                 let is_here = self.is_here(&packet, link);
-                self.judge(packet, &datagram, is_here);
+                if !is_here && self.is_for_service(&packet) {
+                    self.forward(packet, datagram.pieces.as_ref());
+                } else {
+                    self.judge(packet, &datagram, is_here);
+                }
             }
             self.director.recycle_datagram(whole);
         }
@@ -343,13 +346,23 @@ impl DirectorHost {
 
     /// Whether a packet is delivered to the host itself.
     fn is_here(&self, packet: &Packet, link: Option<Link>) -> bool {
-        let marked = || {
-            let headers = Headers::parse(&packet.raw).ok()?;
-            let mark = self.director.snapshot().mark(&headers, &self.routes);
-            (mark != 0).then_some(mark)
-        };
         let is_led = |mark| self.policy.delivers(mark, link, packet.dst);
-        self.routes.is_local(packet.dst) || marked().is_some_and(is_led)
+        self.routes.is_local(packet.dst) || self.mark_of(packet).is_some_and(is_led)
+    }
+
+    /// Whether a packet is a client's. A network that a mark names may well be the clients' own: there
+    /// the mark tells, which neither fragments nor errors have.
+    fn is_for_service(&self, packet: &Packet) -> bool {
+        let (snapshot, to) = (self.director.snapshot(), packet.dst.into());
+        let is_marked = || packet.fields.frag.is_none() && self.mark_of(packet).is_some();
+        let tells = || packet.is_icmp_error() || is_marked();
+        snapshot.is_virtual(to) && (!snapshot.is_only_in_marked_network(to) || tells())
+    }
+
+    fn mark_of(&self, packet: &Packet) -> Option<u32> {
+        let headers = Headers::parse(&packet.raw).ok()?;
+        let mark = self.director.snapshot().mark(&headers, &self.routes);
+        (mark != 0).then_some(mark)
     }
 
     /// Hands a packet to the director, and sends on what it forwards. `own` is where the host itself
