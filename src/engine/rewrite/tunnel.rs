@@ -15,6 +15,8 @@ pub struct Passage {
     pub destination: Addr,
     /// Whether the outer packet may not be fragmented if the inner one may not.
     pub keeps_df: bool,
+    /// Whether the fragments of an outer IPv4 packet may not be fragmented again in any case.
+    pub marks_df: bool,
     /// The identification of an outer IPv4 packet that may be fragmented.
     pub id: u16,
     /// Whether packets that may not be fragmented are numbered as well.
@@ -65,7 +67,7 @@ pub fn encapsulate(
         destination: passage.destination,
         ttl,
         tos: if tos & ECN == ECN { tos & !ECN | ECN_CAPABLE } else { tos },
-        dont_fragment,
+        dont_fragment: dont_fragment || passage.marks_df,
         id: if dont_fragment && !passage.numbers_all { 0 } else { passage.id },
         wrapping,
     };

@@ -125,6 +125,8 @@ impl Fragments {
         let placed = Placement::read_v4(packet)?;
         let end = usize::from(word(packet, 2));
         let payload = packet.get(placed.payload..end).ok_or(Malformed::Truncated)?;
+        let lengths = &encapsulated(cutting.lengths, payload.len());
+        let cutting = &Cutting { lengths, ..*cutting };
         let flags = word(packet, 6) & V4_DONT_FRAGMENT;
         let mut header = [0; V4_LONGEST_HEADER];
         let header = &mut header[..placed.headers_end];
@@ -182,7 +184,8 @@ impl Fragments {
 /// The lengths of fragments whose datagram has become part of a payload of `len` bytes: what was put
 /// in front of it goes with the first.
 ///
-/// **Source** — Linux `ip6_fragment`, which sends the buffers that a datagram came in.
+/// **Source** — Linux `ip6_fragment` and `ip_do_fragment`, which send the buffers that a datagram came
+/// in.
 fn encapsulated(lengths: &[u16], len: usize) -> Vec<u16> {
     let mut lengths = lengths.to_vec();
     let before: usize = lengths.iter().map(|len| usize::from(*len)).sum();

@@ -8,6 +8,7 @@ use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::rewrite::tunnel::{Passage, encapsulate, wrapping};
 use crate::engine::verdict::{DropReason, Hop, Verdict};
 use crate::packet::encap::Wrapping;
+use crate::packet::fragment::UNIT;
 use crate::packet::headers::protocol;
 use crate::packet::reply::IcmpError;
 use crate::packet::{Addr, Family, PacketBuf, SegmentKind};
@@ -61,9 +62,15 @@ impl Director {
         if largest > room {
             self.judge_size(transit, room)?;
         }
+        let crossed = to.family() != transit.headers.family;
+        let pieces = came_in_fragments_of(transit.packet).filter(|_| crossed);
         let passage = Passage {
             source: path.source,
             destination: to,
+            marks_df: to.family() == Family::V4
+                && pieces.is_some_and(|size| size & FRAG_PMTU != 0)
+                && !wrapping.len().is_multiple_of(UNIT)
+                && transit.headers.len + ip_len + wrapping.len() > path.mtu,
             keeps_df: self.snapshot.settings.pmtu_disc != 0,
             id: self.take_ids(transit),
             numbers_all,
@@ -72,7 +79,10 @@ impl Director {
         if !encapsulate(transit.packet, transit.headers, wrapping, passage) {
             return Err(Obstacle::Drop(DropReason::TooLong));
         }
-        if largest > room {
+        if pieces.is_some() {
+            transit.packet.offload.segmentation.size_bytes = u16::MAX;
+        }
+        if largest > room || pieces.is_some() {
             leave_in_fragments(transit.packet, path.mtu);
         }
         Ok(())
@@ -113,6 +123,21 @@ impl Director {
         first
     }
 }
+
+/// The longest fragment that a packet came in, if it came in some. Into a tunnel of the other family
+/// Linux does not take along how long they were.
+///
+/// **Source** — Linux `inet_skb_parm` and `inet6_skb_parm`, which have it in different places.
+fn came_in_fragments_of(packet: &PacketBuf<'_>) -> Option<u16> {
+    let segmentation = packet.offload.segmentation;
+    (segmentation.kind == SegmentKind::Fragments).then_some(segmentation.size_bytes)
+}
+
+/// Where IPv6 has the size of the longest fragment, IPv4 has flags: this one says that the fragments
+/// made of a packet must not be fragmented.
+///
+/// **Source** — Linux `IPSKB_FRAG_PMTU`, `ip_do_fragment`: not if those can be used that came.
+const FRAG_PMTU: u16 = 1 << 6;
 
 /// Has an outer packet cut for a way that takes packets of `mtu` bytes, over IPv6 too: the tunnel
 /// begins here.
