@@ -258,6 +258,28 @@ proptest! {
 }
 
 #[test]
+fn a_table_that_is_restored_twice_has_no_rule_twice() {
+    let handler = handler();
+    let rules =
+        "mark -A PREROUTING -d 12.0.0.1 -m comment --comment \"the web\" -j MARK --set-mark 1
+        mark -A PREROUTING -d 12.0.0.0/24 -j MARK --set-mark 2
+        mark -A PREROUTING -d 12.0.0.0/24 -j MARK --set-mark 2
+        snat -A POSTROUTING -s 192.168.200.0/24 -j SNAT --to-source 12.0.0.9\n";
+    ipvsadm(&handler, "-R", rules);
+    let text = ipvsadm(&handler, "-S --full", "");
+    assert_eq!(
+        (text.matches("mark -A").count(), text.matches("snat -A").count()),
+        (3, 1),
+        "{text}"
+    );
+    assert!(text.contains("--comment \"the web\""), "{text}");
+    ipvsadm(&handler, "-R", &text);
+    assert_eq!(ipvsadm(&handler, "-S --full", ""), text);
+    ipvsadm(&handler, "-R", "snat -A POSTROUTING -j SNAT --to-source 12.0.0.9");
+    assert_eq!(ipvsadm(&handler, "-S --full", "").matches("snat -A").count(), 2);
+}
+
+#[test]
 fn what_is_wrong_in_a_saved_table_is_named() {
     let handler = handler();
     for (line, complaint) in [

@@ -10,10 +10,13 @@
 use nix::errno::Errno;
 
 use super::listing::put;
+use super::names::NoNames;
 use super::{Ran, Session};
 use crate::control::client::{Failure, Remark};
-use crate::engine::Settings;
+use crate::control::iptables::{Command, parse_snat};
+use crate::control::marks::{self, parse_mark};
 use crate::engine::settings::Setting;
+use crate::engine::{MarkRule, Settings, SnatRule};
 
 /// A command that stands in a saved table beside those of ipvsadm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +66,10 @@ impl Session<'_, '_> {
 
     /// Carries out a line of a saved table that is none of ipvsadm's.
     pub(super) fn restore_beyond(&mut self, tool: Tool, words: &[String]) -> Ran {
-        let line = words.join(" ");
         let result = match tool {
-            Tool::Sysctl => self.set(&line),
-            Tool::Mark => self.director.edit_marks(&line),
-            Tool::Snat => self.director.edit_snat(&line).map(|()| None),
+            Tool::Sysctl => self.set(&words.join(" ")),
+            Tool::Mark => self.edit_marks(words),
+            Tool::Snat => self.edit_snat(words),
         };
         match result {
             Ok(remark) => {
@@ -83,9 +85,44 @@ impl Session<'_, '_> {
         }
     }
 
+    fn edit_marks(&mut self, words: &[String]) -> Result<Remark, Failure> {
+        let mut remark = None;
+        for command in parse_mark(words, self.names).map_err(refused)? {
+            if let Command::Append(rule) = &command
+                && self.has(Rule::Mark(rule.clone()))?
+            {
+                continue;
+            }
+            remark = self.director.edit_marks(&marks::words(&command))?;
+        }
+        Ok(remark)
+    }
+
+    fn edit_snat(&mut self, words: &[String]) -> Result<Remark, Failure> {
+        if let Command::Append(rule) = parse_snat(words).map_err(refused)?
+            && self.has(Rule::Snat(rule))?
+        {
+            return Ok(None);
+        }
+        self.director.edit_snat(&words.join(" ")).map(|()| None)
+    }
+
+    /// Whether the director has a rule that `-R` is about to add: as many of its like as the table
+    /// has up to there.
+    fn has(&mut self, rule: Rule) -> Result<bool, Failure> {
+        let Some(restored) = &mut self.restored else { return Ok(false) };
+        let wanted = 1 + restored.iter().filter(|each| **each == rule).count();
+        let lines = match rule {
+            Rule::Mark(_) => self.director.mark_rules()?,
+            Rule::Snat(_) => self.director.snat_rules()?,
+        };
+        let there = lines.iter().filter(|line| rule.is_met_by(line)).count();
+        restored.push(rule);
+        Ok(there >= wanted)
+    }
+
     /// Sets `[-w] NAME=VALUE`.
     fn set(&mut self, line: &str) -> Result<Remark, Failure> {
-        let refused = |hint: String| Failure::Refused { errno: Errno::EINVAL, hint: Some(hint) };
         let line = line.strip_prefix("-w ").unwrap_or(line);
         let (name, value) =
             line.split_once('=').ok_or_else(|| refused(format!("`{line}' is not NAME=VALUE")))?;
@@ -99,6 +136,39 @@ impl Session<'_, '_> {
             }
             other => other,
         })
+    }
+}
+
+fn refused(hint: String) -> Failure {
+    Failure::Refused { errno: Errno::EINVAL, hint: Some(hint) }
+}
+
+/// A rule of a saved table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    Mark(MarkRule),
+    Snat(SnatRule),
+}
+
+impl Rule {
+    /// Whether a rule that the director lists is this one. Of the ports of source NAT it may have
+    /// got hold of some only.
+    fn is_met_by(&self, line: &str) -> bool {
+        let Some(words) = shlex::split(line) else { return false };
+        match self {
+            Self::Mark(rule) => match parse_mark(&words, &mut NoNames).as_deref() {
+                Ok([Command::Append(known)]) => known == rule,
+                _ => false,
+            },
+            Self::Snat(rule) => match parse_snat(&words) {
+                Ok(Command::Append(known)) => {
+                    let is_within = rule.ports.contains(known.ports.start())
+                        && rule.ports.contains(known.ports.end());
+                    is_within && SnatRule { ports: rule.ports.clone(), ..known } == *rule
+                }
+                _ => false,
+            },
+        }
     }
 }
 

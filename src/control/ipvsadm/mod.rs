@@ -45,7 +45,8 @@ pub fn run(
     transport: &mut dyn Transport,
     names: &mut dyn Names,
 ) -> i32 {
-    let mut session = Session { console, director: Director::new(transport), names };
+    let mut session =
+        Session { console, director: Director::new(transport), names, restored: None };
     session.run(args).unwrap_or_else(|stop| stop.status)
 }
 
@@ -59,7 +60,8 @@ pub(super) fn run_line(
     transport: &mut dyn Transport,
     names: &mut dyn Names,
 ) -> Result<(), i32> {
-    let mut session = Session { console, director: Director::new(transport), names };
+    let mut session =
+        Session { console, director: Director::new(transport), names, restored: None };
     match session.run_restored(words) {
         Ok(0) => Ok(()),
         Ok(status) => Err(status),
@@ -72,6 +74,8 @@ struct Session<'a, 'c> {
     console: &'a mut Console<'c>,
     director: Director<'a>,
     names: &'a mut dyn Names,
+    /// During `-R`, the rules of marks and of source NAT that it has been through.
+    restored: Option<Vec<beyond::Rule>>,
 }
 
 /// The command is over, and with it a `-R` that it is part of.
@@ -131,12 +135,17 @@ impl Session<'_, '_> {
     fn restore(&mut self) -> Ran {
         let mut status = 0;
         let mut line = String::new();
+        self.restored = Some(Vec::new());
         loop {
             line.clear();
             if self.console.stdin.read_line(&mut line)? == 0 {
                 return Ok(status);
             }
-            let words: Vec<String> = words(&line);
+            let mut words: Vec<String> = words(&line);
+            if beyond::tool(&words).is_some() {
+                // Comments of rules are in quotes.
+                words = shlex::split(&line).unwrap_or(words);
+            }
             if !words.is_empty() {
                 status = self.run_restored(&words)?;
             }
