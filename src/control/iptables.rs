@@ -145,7 +145,7 @@ impl Matches {
         if !families.all(|family| Some(family) == first) {
             return Err("the addresses of a rule are of one family".into());
         }
-        let is_some = |prefix: &Prefix| prefix.len() > 0 || prefix.addr().family() == Family::V6;
+        let is_some = |prefix: &Prefix| !prefix.is_empty() || prefix.addr().family() == Family::V6;
         self.source = self.source.filter(is_some);
         self.destination = self.destination.filter(is_some);
         Ok(())
