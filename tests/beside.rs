@@ -213,9 +213,15 @@ fn marked_networks() {
             for server in family.servers {
                 bed.ipvsadm(&format!("-a -f 5 {version}-r {server} -m"));
             }
+            let inside = SocketAddr::new(inside.parse().unwrap(), 80);
+            // The director hears of the route a little later than it is there.
+            let start = std::time::Instant::now();
+            while bed.connect("client", inside).is_err() {
+                assert!(start.elapsed() < bed::PATIENCE, "{network} is the kernel's for ever");
+            }
             let capture = Capture::start(bed.host("client"), "eth0");
             for _ in 0..4 {
-                bed.connect("client", SocketAddr::new(inside.parse().unwrap(), 80)).unwrap();
+                bed.connect("client", inside).unwrap();
             }
             let seen = capture.stop();
             assert!(!seen.iter().any(Seen::is_reset), "nobody refuses a segment: {seen:?}");
