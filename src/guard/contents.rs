@@ -1,17 +1,21 @@
 //! The rules as nftables has them: which bytes of a packet are looked at, family by family.
 
 mod door;
+mod members;
+mod outbound;
+mod pieces;
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use members::End;
+pub use members::Members;
+
 use super::nftables::{
-    Base, Contents, Expression, Hook, LearnedSet, MARK, PORT, PROTOCOL, Relation, Set, addresses,
-    key, key_type,
+    Base, Contents, Expression, Hook, LearnedSet, MARK, PORT, PROTOCOL, Relation, addresses,
+    key_type,
 };
-use crate::engine::SnatRule;
 use crate::packet::headers::protocol;
-use crate::packet::{Addr, Family, Prefix};
+use crate::packet::{Family, Prefix};
 
 /// Where things are in packets of a family, and in which registers they are compared.
 #[derive(Clone, Copy, Debug)]
@@ -89,92 +93,30 @@ impl Layout {
         ]
     }
 
-    /// Drops fragments after the first, which tell no ports, if the first was dropped; leaves the
-    /// others alone.
-    pub fn drop_pieces(self, to: &mut Contents) {
-        let known = vec![lookup(0, PIECES), Expression::Drop];
-        to.rules.push([self.is_fragment(Piece::Later), self.datagram(), known].concat());
-        to.rules.push([self.is_fragment(Piece::Later), vec![Expression::Accept]].concat());
-    }
-
-    /// Adds the set of virtual endpoints, unless it is there.
-    pub fn add_services(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-    ) {
-        if !members.is_empty() && to.sets.iter().all(|set| set.name != name) {
-            to.sets.push(self.endpoint_set(name, members));
+    /// Adds a set, unless it is there or has no members.
+    pub fn add_set(self, to: &mut Contents, members: Members<'_>) {
+        if !members.are_in(to) {
+            to.sets.extend(members.set(self));
         }
     }
 
-    /// The same for services of every port.
-    pub fn add_all_services(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if !members.is_empty() && to.sets.iter().all(|set| set.name != name) {
-            to.sets.push(self.host_set(name, members));
-        }
-    }
-
-    /// Adds the set of servers' endpoints, unless it is there, and learns connections to them.
-    pub fn add_servers(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-    ) {
-        if members.is_empty() || to.sets.iter().any(|set| set.name == name) {
+    /// Adds a set of servers, unless it is there, and learns connections to them.
+    pub fn add_servers(self, to: &mut Contents, servers: Members<'_>) {
+        if servers.are_in(to) {
             return;
         }
-        to.sets.push(self.endpoint_set(name, members));
-        self.learn_requests(to, &self.is_endpoint(self.destination, 2, name));
+        self.add_set(to, servers);
+        if servers.are_in(to) {
+            self.learn_requests(to, &servers.found(self, End::Destination));
+        }
     }
 
-    /// The same for servers of all ports.
-    pub fn add_all_servers(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if members.is_empty() || to.sets.iter().any(|set| set.name == name) {
-            return;
+    /// Drops packets to the members.
+    pub fn drop_requests(self, to: &mut Contents, members: Members<'_>) {
+        self.add_set(to, members);
+        if members.are_in(to) {
+            self.drop(to, members.found(self, End::Destination));
         }
-        to.sets.push(self.host_set(name, members));
-        self.learn_requests(to, &self.is_host(self.destination, name));
-    }
-
-    /// Drops packets to endpoints.
-    pub fn drop_requests(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        self.add_services(to, name, members);
-        self.drop(to, self.is_endpoint(self.destination, 2, name));
-    }
-
-    /// Drops packets to addresses.
-    pub fn drop_all_requests(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        self.add_all_services(to, name, members);
-        self.drop(to, self.is_host(self.destination, name));
     }
 
     /// Drops packets from elsewhere to a network and some ports, or all if there are none.
@@ -209,174 +151,44 @@ impl Layout {
 
     /// Drops packets from endpoints that would be forwarded, but for answers to what was forwarded;
     /// and ICMP errors about packets to them.
-    pub fn drop_replies(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-    ) {
-        if members.is_empty() {
+    pub fn drop_replies(self, to: &mut Contents, servers: Members<'_>) {
+        self.add_servers(to, servers);
+        if !servers.are_in(to) {
             return;
         }
-        self.add_servers(to, name, members);
-        let found = self.is_endpoint(self.source, 0, name);
+        let found = servers.found(self, End::Source);
         self.drop(to, [found, self.unless_direct(), is_forwarded()].concat());
-        let behind = self.addr_registers;
-        let quotes = [
-            self.quoted(0, self.destination, self.addr_len),
-            self.quoted(behind, self.protocol, 1),
-            self.quoted(behind + 1, self.header_len + 2, 2),
-            lookup(0, name),
-        ];
-        self.drop_errors(to, &quotes);
+        self.drop_errors(to, &servers.quoted(self));
     }
 
     /// The same for all ports of addresses. Connections that these begin are no answers.
-    pub fn drop_all_replies(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if members.is_empty() {
+    pub fn drop_all_replies(self, to: &mut Contents, servers: Members<'_>) {
+        self.add_servers(to, servers);
+        if !servers.are_in(to) {
             return;
         }
-        self.add_all_servers(to, name, members);
-        let found = self.is_host(self.source, name);
+        let found = servers.found(self, End::Source);
         for is_answer in [not_tcp(), does_not_begin()] {
             let unless = self.unless_direct();
             self.drop(to, [found.clone(), is_answer, unless, is_forwarded()].concat());
         }
-        self.drop_errors(to, &self.quotes_host(name));
+        self.drop_errors(to, &servers.quoted(self));
     }
 
     /// The same for protocols without ports.
-    pub fn drop_portless_replies(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if members.is_empty() {
+    pub fn drop_portless_replies(self, to: &mut Contents, servers: Members<'_>) {
+        self.add_set(to, servers);
+        if !servers.are_in(to) {
             return;
         }
-        to.sets.push(self.host_set(name, members));
-        let found = self.is_host(self.source, name);
+        let found = servers.found(self, End::Source);
         let mut unless_direct = self.hosts(self.destination, self.source);
         unless_direct.push(Expression::Miss { register: 0, set: DIRECT });
         self.drop(to, [found, unless_direct, is_forwarded()].concat());
         let mut learn = self.hosts(self.source, self.destination);
         learn.push(Expression::Learn { register: 0, set: DIRECT, keep_ms: DIRECT_MS });
-        add(to, FORWARDED, &[self.is_host(self.destination, name), learn].concat());
-        self.drop_errors(to, &self.quotes_host(name));
-    }
-
-    /// Drops what the director translates on its way out, but for answers to what was forwarded in.
-    pub fn drop_outbound(self, to: &mut Contents, rules: &[SnatRule]) {
-        if rules.is_empty() {
-            return;
-        }
-        let keys = WITH_PORTS.iter().map(|number| vec![*number, 0, 0, 0]).collect();
-        to.sets.push(Set { name: "with_ports", key_type: PROTOCOL, keys });
-        let has_ports = || vec![load_protocol(0), lookup(0, "with_ports")];
-        for snat in rules {
-            let (out, back) = (self.matches(snat, Way::Out), self.matches(snat, Way::In));
-            if snat.protocol.is_none_or(|number| WITH_PORTS.contains(&number)) {
-                let unless = self.unless_direct();
-                self.drop(to, [out.clone(), has_ports(), unless, is_forwarded()].concat());
-                self.learn_requests(to, &[back, has_ports()].concat());
-                self.drop_errors(to, &self.matches_addresses(snat, Way::Out));
-            }
-            if snat.protocol.is_none_or(|number| number == self.icmp) {
-                let asks = self.is_icmp(self.echo_request);
-                self.drop(to, [out, asks, is_forwarded()].concat());
-            }
-        }
-    }
-
-    /// Drops packets that meet some conditions, and what follows of their datagrams.
-    fn drop(self, to: &mut Contents, conditions: Vec<Expression>) {
-        let mut learn = self.datagram();
-        learn.push(Expression::Learn { register: 0, set: PIECES, keep_ms: PIECES_MS });
-        to.rules.push([self.is_fragment(Piece::First), conditions.clone(), learn].concat());
-        to.rules.push([conditions, vec![Expression::Drop]].concat());
-    }
-
-    /// Loads what the fragments of a datagram have in common.
-    fn datagram(self) -> Vec<Expression> {
-        let (offset, len) = match self.family {
-            Family::V4 => (4, 2),
-            Family::V6 => (V6_HEADER_LEN + 4, 4),
-        };
-        vec![
-            self.load_addr(0, self.source),
-            self.load_addr(self.addr_registers, self.destination),
-            load(2 * self.addr_registers, Base::Network, offset, len),
-        ]
-    }
-
-    /// Goes on for such a fragment.
-    fn is_fragment(self, piece: Piece) -> Vec<Expression> {
-        let (field, offset_bits, more): (_, u16, u16) = match self.family {
-            Family::V4 => (vec![load(0, Base::Network, 6, 2)], 0x1fff, 0x2000),
-            Family::V6 => (
-                vec![
-                    load(0, Base::Network, 6, 1),
-                    equal(0, vec![FRAGMENT_HEADER]),
-                    load(0, Base::Network, V6_HEADER_LEN + 2, 2),
-                ],
-                0xfff8,
-                0x0001,
-            ),
-        };
-        let (mask, relation, value) = match piece {
-            Piece::First => (offset_bits | more, Relation::Equal, more),
-            Piece::Later => (offset_bits, Relation::Unequal, 0),
-        };
-        let value = value.to_be_bytes().to_vec();
-        let test = vec![
-            Expression::Mask { register: 0, mask: mask.to_be_bytes().to_vec() },
-            Expression::Compare { register: 0, relation, value },
-        ];
-        [field, test].concat()
-    }
-
-    fn endpoint_set(self, name: &'static str, members: &BTreeSet<(Addr, u8, u16)>) -> Set {
-        let keys = members.iter().map(|(addr, protocol, port)| key(*addr, *protocol, Some(*port)));
-        let key_type = key_type(&[addresses(self.family), PROTOCOL, PORT]);
-        Set { name, key_type, keys: keys.collect() }
-    }
-
-    fn host_set(self, name: &'static str, members: &BTreeSet<(Addr, u8)>) -> Set {
-        let keys = members.iter().map(|(addr, protocol)| key(*addr, *protocol, None));
-        let key_type = key_type(&[addresses(self.family), PROTOCOL]);
-        Set { name, key_type, keys: keys.collect() }
-    }
-
-    /// Whether the address at `offset` of the IP header, the protocol and the port at `port` of the
-    /// transport header are in a set.
-    fn is_endpoint(self, offset: u32, port: u32, set: &'static str) -> Vec<Expression> {
-        let behind = self.addr_registers;
-        vec![
-            self.load_addr(0, offset),
-            load_protocol(behind),
-            load(behind + 1, Base::Transport, port, 2),
-            lookup(0, set),
-        ]
-    }
-
-    /// Whether the address at `offset` of the IP header and the protocol are in a set.
-    fn is_host(self, offset: u32, set: &'static str) -> Vec<Expression> {
-        vec![self.load_addr(0, offset), load_protocol(self.addr_registers), lookup(0, set)]
-    }
-
-    /// Whether an ICMP error quotes a packet to an address with a protocol that are in a set.
-    fn quotes_host(self, set: &'static str) -> Vec<Expression> {
-        vec![
-            self.quoted(0, self.destination, self.addr_len),
-            self.quoted(self.addr_registers, self.protocol, 1),
-            lookup(0, set),
-        ]
+        add(to, FORWARDED, &[servers.found(self, End::Destination), learn].concat());
+        self.drop_errors(to, &servers.quoted(self));
     }
 
     /// Drops ICMP errors that meet some conditions, unless they are about a packet of a connection
@@ -462,33 +274,6 @@ impl Layout {
         ]
     }
 
-    /// Whether a packet goes the way that a rule of source NAT is for, or comes back on it.
-    fn matches(self, snat: &SnatRule, way: Way) -> Vec<Expression> {
-        let mut matches = self.matches_addresses(snat, way);
-        if let Some(number) = snat.protocol {
-            matches.extend([load_protocol(0), equal(0, vec![number])]);
-        }
-        let name = snat.out.as_deref().map(interface_name).unwrap_or_default();
-        if !name.is_empty() {
-            matches.push(match way {
-                Way::Out => Expression::OutInterface { register: 0 },
-                Way::In => Expression::InInterface { register: 0 },
-            });
-            matches.push(equal(0, name));
-        }
-        matches
-    }
-
-    fn matches_addresses(self, snat: &SnatRule, way: Way) -> Vec<Expression> {
-        let (inside, outside) = match way {
-            Way::Out => (self.source, self.destination),
-            Way::In => (self.destination, self.source),
-        };
-        let source = snat.source.iter().flat_map(|prefix| self.within(*prefix, inside));
-        let destination = snat.destination.iter().flat_map(|prefix| self.within(*prefix, outside));
-        source.chain(destination).collect()
-    }
-
     fn within(self, prefix: Prefix, offset: u32) -> [Expression; 3] {
         let bits = u32::from(prefix.len()) + 128 - 8 * self.addr_len;
         let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
@@ -511,20 +296,6 @@ fn add(to: &mut Contents, chain: &str, rule: &[Expression]) {
     if let Some(chain) = chain {
         chain.rules.push(rule.to_vec());
     }
-}
-
-/// Which fragment of a datagram.
-#[derive(Clone, Copy)]
-enum Piece {
-    First,
-    Later,
-}
-
-/// Which way a packet goes.
-#[derive(Clone, Copy)]
-enum Way {
-    Out,
-    In,
 }
 
 /// What an interface's name begins with that fits a pattern of iptables; all of it, with the zeroes
@@ -585,8 +356,6 @@ const DIRECT_MS: u64 = 900_000;
 const PIECES: &str = "pieces";
 /// How long those are remembered. **Source** — Linux `ipfrag_time`.
 const PIECES_MS: u64 = 30_000;
-const FRAGMENT_HEADER: u8 = 44;
-const V6_HEADER_LEN: u32 = 40;
 /// The host's own clients of services: address, port, protocol.
 const CLIENTS: &str = "clients";
 /// Chains of packets that the kernel forwards, and that the host itself sends.
@@ -596,7 +365,5 @@ const SENT: &str = "sent";
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
-/// Protocols with ports whose connections to the outside the director translates.
-const WITH_PORTS: [u8; 2] = [protocol::TCP, protocol::UDP];
 /// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
 const UNICAST: u32 = 1;

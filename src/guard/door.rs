@@ -14,7 +14,7 @@ use std::io;
 
 use hashbrown::HashSet;
 
-use super::contents::Layout;
+use super::contents::{Layout, Members};
 use super::nftables::{Chain, Contents, Hook, OwnedTable};
 use super::plan::guarded_keys;
 use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, Snapshot};
@@ -115,36 +115,21 @@ impl Passed {
         }
         for family in [Family::V4, Family::V6] {
             let layout = Layout::of(family);
-            let [names, whole_names, services, whole] = match family {
+            let [servers, whole_servers, services, whole] = match family {
                 Family::V4 => ["servers", "whole_servers", "services", "whole"],
                 Family::V6 => ["servers6", "whole_servers6", "services6", "whole6"],
             };
             let learned = layout.delivered_set();
             contents.learned.push(learned);
-            let of = |addr: &Addr| addr.family() == family;
-            let ports = |all: &BTreeSet<(Addr, u8, u16)>| {
-                all.iter().filter(|(addr, ..)| of(addr)).copied().collect::<BTreeSet<_>>()
-            };
-            let hosts = |all: &BTreeSet<(Addr, u8)>| {
-                all.iter().filter(|(addr, _)| of(addr)).copied().collect::<BTreeSet<_>>()
-            };
-            layout.learn_deliveries(&mut contents, names, &ports(&self.servers));
-            layout.learn_all_deliveries(&mut contents, whole_names, &hosts(&self.whole_servers));
+            let servers = Members::endpoints(servers, &self.servers);
+            let whole_servers = Members::hosts(whole_servers, &self.whole_servers);
+            layout.learn_deliveries(&mut contents, servers);
+            layout.learn_deliveries(&mut contents, whole_servers);
             layout.lead_answers(&mut contents, ANSWERS, self.door);
-            layout.lead_requests(
-                &mut contents,
-                REQUESTS,
-                services,
-                &ports(&self.services),
-                self.door,
-            );
-            layout.lead_all_requests(
-                &mut contents,
-                REQUESTS,
-                whole,
-                &hosts(&self.whole),
-                self.door,
-            );
+            let services = Members::endpoints(services, &self.services);
+            let whole = Members::hosts(whole, &self.whole);
+            layout.lead_requests(&mut contents, REQUESTS, services, self.door);
+            layout.lead_requests(&mut contents, REQUESTS, whole, self.door);
         }
         contents
     }

@@ -16,7 +16,7 @@ use std::io;
 
 use hashbrown::HashSet;
 
-use super::contents::Layout;
+use super::contents::{Layout, Members};
 use super::nftables::{Contents, OwnedTable};
 use super::plan::{GuardedNetwork, guarded_keys, guarded_networks, with_keys};
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
@@ -163,17 +163,18 @@ impl Wanted {
         }
         if self.guards_services() {
             layout.drop_pieces(&mut contents);
-            layout.drop_requests(&mut contents, "services", &self.services);
-            layout.drop_all_requests(&mut contents, "whole_services", &self.whole);
-            layout.drop_all_requests(&mut contents, "ipsec", &self.ipsec);
+            for members in [self.services(), self.whole(), Members::hosts("ipsec", &self.ipsec)] {
+                layout.drop_requests(&mut contents, members);
+            }
             for GuardedNetwork { network, protocol, ports, .. } in &self.networks {
                 layout.drop_network_requests(&mut contents, *network, protocol.number(), ports);
             }
         }
         if self.forwards {
-            layout.drop_replies(&mut contents, "servers", &self.servers);
-            layout.drop_all_replies(&mut contents, "whole_servers", &self.whole_servers);
-            layout.drop_portless_replies(&mut contents, "ipsec_servers", &self.ipsec_servers);
+            layout.drop_replies(&mut contents, self.servers());
+            layout.drop_all_replies(&mut contents, self.whole_servers());
+            let portless = Members::hosts("ipsec_servers", &self.ipsec_servers);
+            layout.drop_portless_replies(&mut contents, portless);
             layout.drop_outbound(&mut contents, &self.outbound);
         }
         if self.serves_own_clients() {
@@ -186,16 +187,32 @@ impl Wanted {
 impl Wanted {
     /// Keeps what servers send to the host's own clients from the kernel.
     fn add_own_clients(&self, contents: &mut Contents, layout: Layout) {
-        layout.add_services(contents, "services", &self.services);
-        layout.add_all_services(contents, "whole_services", &self.whole);
-        layout.add_servers(contents, "servers", &self.servers);
-        layout.add_all_servers(contents, "whole_servers", &self.whole_servers);
-        for (services, servers, has_ports) in
-            [("services", "servers", true), ("whole_services", "whole_servers", false)]
+        layout.add_set(contents, self.services());
+        layout.add_set(contents, self.whole());
+        layout.add_servers(contents, self.servers());
+        layout.add_servers(contents, self.whole_servers());
+        for (services, servers) in
+            [(self.services(), self.servers()), (self.whole(), self.whole_servers())]
         {
-            layout.learn_clients(contents, services, has_ports);
-            layout.drop_deliveries(contents, servers, has_ports);
+            layout.learn_clients(contents, services);
+            layout.drop_deliveries(contents, servers);
         }
+    }
+
+    fn services(&self) -> Members<'_> {
+        Members::endpoints("services", &self.services)
+    }
+
+    fn whole(&self) -> Members<'_> {
+        Members::hosts("whole_services", &self.whole)
+    }
+
+    fn servers(&self) -> Members<'_> {
+        Members::endpoints("servers", &self.servers)
+    }
+
+    fn whole_servers(&self) -> Members<'_> {
+        Members::hosts("whole_servers", &self.whole_servers)
     }
 }
 

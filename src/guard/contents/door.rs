@@ -1,12 +1,13 @@
 //! Rules for the host's own clients and servers: what tells their packets from others.
 
-use std::collections::BTreeSet;
-
 use super::super::nftables::{
     Base, Chain, Contents, Expression, Hook, LearnedSet, PORT, PROTOCOL, addresses, key_type,
 };
-use super::{CLIENTS, DIRECT_MS, FORWARDED, Layout, SENT, add, equal, load, load_protocol, lookup};
-use crate::packet::{Addr, Family};
+use super::{
+    CLIENTS, DIRECT_MS, End, FORWARDED, Layout, Members, SENT, add, equal, load, load_protocol,
+    lookup,
+};
+use crate::packet::Family;
 
 /// What keeps from the kernel what servers send to the host's own clients.
 impl Layout {
@@ -43,15 +44,12 @@ impl Layout {
         add(to, FORWARDED, &[Expression::Departure { register: 0 }, leaves, Expression::Drop]);
     }
 
-    /// Remembers which of the host's own programs are clients of the endpoints of a set.
-    pub fn learn_clients(self, to: &mut Contents, name: &'static str, has_ports: bool) {
-        if to.sets.iter().all(|set| set.name != name) {
+    /// Remembers which of the host's own programs are clients of the services of a set.
+    pub fn learn_clients(self, to: &mut Contents, services: Members<'_>) {
+        if !services.are_in(to) {
             return;
         }
-        let mut rule = match has_ports {
-            true => self.is_endpoint(self.destination, 2, name),
-            false => self.is_host(self.destination, name),
-        };
+        let mut rule = services.found(self, End::Destination);
         rule.extend(self.client(self.source, 0));
         rule.push(Expression::Learn { register: 0, set: CLIENTS, keep_ms: DIRECT_MS });
         add(to, SENT, &rule);
@@ -59,14 +57,11 @@ impl Layout {
 
     /// Drops what the servers of a set send to the host's own clients of services, which the
     /// director has to translate first.
-    pub fn drop_deliveries(self, to: &mut Contents, name: &'static str, has_ports: bool) {
-        if to.sets.iter().all(|set| set.name != name) {
+    pub fn drop_deliveries(self, to: &mut Contents, servers: Members<'_>) {
+        if !servers.are_in(to) {
             return;
         }
-        let found = match has_ports {
-            true => self.is_endpoint(self.source, 0, name),
-            false => self.is_host(self.source, name),
-        };
+        let found = servers.found(self, End::Source);
         let mut is_client = self.client(self.destination, 2);
         is_client.push(lookup(0, CLIENTS));
         let drop = vec![Expression::Drop];
@@ -100,34 +95,13 @@ impl Layout {
         }
     }
 
-    /// Remembers the connections of packets to these endpoints.
-    pub fn learn_deliveries(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-    ) {
-        if members.is_empty() {
-            return;
+    /// Remembers the connections of packets to these servers.
+    pub fn learn_deliveries(self, to: &mut Contents, servers: Members<'_>) {
+        self.add_set(to, servers);
+        if servers.are_in(to) {
+            let found = servers.found(self, End::Destination);
+            to.rules.push([self.is_family(), found, self.learn_in(self.delivered())].concat());
         }
-        to.sets.push(self.endpoint_set(name, members));
-        let found = self.is_endpoint(self.destination, 2, name);
-        to.rules.push([self.is_family(), found, self.learn_in(self.delivered())].concat());
-    }
-
-    /// The same for every port.
-    pub fn learn_all_deliveries(
-        self,
-        to: &mut Contents,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        to.sets.push(self.host_set(name, members));
-        let found = self.is_host(self.destination, name);
-        to.rules.push([self.is_family(), found, self.learn_in(self.delivered())].concat());
     }
 
     /// Leads what answers such connections to the door, ICMP errors included.
@@ -144,38 +118,13 @@ impl Layout {
         }
     }
 
-    /// Leads packets to these endpoints to the door.
-    pub fn lead_requests(
-        self,
-        to: &mut Contents,
-        chain: &str,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8, u16)>,
-        door: u32,
-    ) {
-        if members.is_empty() {
-            return;
+    /// Leads packets to these services to the door.
+    pub fn lead_requests(self, to: &mut Contents, chain: &str, services: Members<'_>, door: u32) {
+        self.add_set(to, services);
+        if services.are_in(to) {
+            let found = services.found(self, End::Destination);
+            add(to, chain, &[self.is_family(), found, redirect(door)].concat());
         }
-        to.sets.push(self.endpoint_set(name, members));
-        let found = self.is_endpoint(self.destination, 2, name);
-        add(to, chain, &[self.is_family(), found, redirect(door)].concat());
-    }
-
-    /// The same for every port.
-    pub fn lead_all_requests(
-        self,
-        to: &mut Contents,
-        chain: &str,
-        name: &'static str,
-        members: &BTreeSet<(Addr, u8)>,
-        door: u32,
-    ) {
-        if members.is_empty() {
-            return;
-        }
-        to.sets.push(self.host_set(name, members));
-        let found = self.is_host(self.destination, name);
-        add(to, chain, &[self.is_family(), found, redirect(door)].concat());
     }
 
     fn is_family(self) -> Vec<Expression> {
