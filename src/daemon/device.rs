@@ -12,6 +12,7 @@ use crate::link::{DEVICE, HostView};
 use crate::packet::{Addr, Family};
 use crate::worker::Request;
 
+use super::leads::{Leads, Led};
 use super::ports::Addressed;
 
 /// The device, and what leads to it.
@@ -23,7 +24,7 @@ pub(super) struct Outlet {
     interfaces: Vec<String>,
     diversions: Diversions,
     untracking: Untracking,
-    leads: BTreeMap<Addr, Lead>,
+    leads: Leads,
     mtu_bytes: u32,
     /// What is wrong and was said.
     told: Vec<Problem>,
@@ -62,7 +63,7 @@ impl Outlet {
             interfaces,
             diversions: Diversions::default(),
             untracking: Untracking::default(),
-            leads: BTreeMap::new(),
+            leads: Leads::default(),
             mtu_bytes: FIRST_MTU,
             told: Vec::new(),
         };
@@ -132,24 +133,9 @@ impl Outlet {
 
     fn follow_leads(&mut self, wanted: BTreeMap<Addr, Lead>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let leads = std::mem::take(&mut self.leads);
-        for (addr, how) in leads {
-            if wanted.get(&addr) == Some(&how) {
-                self.leads.insert(addr, how);
-            } else if let Err(error) = self.device.leave(addr, how) {
-                // Somebody else may have removed it.
-                tracing::debug!("{error}");
-            }
-        }
-        for (addr, how) in wanted {
-            if self.leads.contains_key(&addr) {
-                continue;
-            }
-            match self.device.lead(addr, how) {
-                Ok(()) => {
-                    self.tell(addr, how);
-                    self.leads.insert(addr, how);
-                }
+        for Led { addr, how, done } in self.leads.follow(&self.device, wanted) {
+            match done {
+                Ok(()) => self.tell(addr, how),
                 Err(error) => problems.push(Problem::Leading { addr, reason: error.to_string() }),
             }
         }

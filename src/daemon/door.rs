@@ -1,7 +1,6 @@
 //! The door into the director's own host: opened once somebody needs it, and followed as services and
 //! host change.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use crate::driver::tun::{Tun, TunConfig};
@@ -13,6 +12,7 @@ use crate::link::{DOOR, DOOR_ADDRESS, HostView};
 use crate::packet::{Addr, Endpoint};
 use crate::worker::{Peers, Request};
 
+use super::leads::Leads;
 use super::ports::Addressed;
 
 /// The door, and why there is none.
@@ -29,7 +29,7 @@ struct Open {
     device: Device,
     passages: Passages,
     /// Virtual addresses that the host's own clients find here.
-    leads: BTreeMap<Addr, Lead>,
+    leads: Leads,
 }
 
 /// What the door is for.
@@ -146,29 +146,16 @@ impl Open {
             let (receiver, sender) = (Box::new(receiver), Box::new(sender));
             Addressed::new(worker, Request::Attach { port: DOOR, receiver, sender }).send(peers);
         }
-        Ok(Self { device, passages: Passages::default(), leads: BTreeMap::new() })
+        Ok(Self { device, passages: Passages::default(), leads: Leads::default() })
     }
 
     /// Routes the director's own virtual addresses here, for nobody on the links answers for them to
     /// this host.
     fn follow_leads(&mut self, addresses: &[(Addr, Addr)]) {
         let wanted = addresses.iter().map(|(addr, from)| (*addr, Lead::RouteFrom(*from)));
-        let wanted: BTreeMap<Addr, Lead> = wanted.collect();
-        let leads = std::mem::take(&mut self.leads);
-        for (addr, how) in leads {
-            if wanted.get(&addr) == Some(&how) {
-                self.leads.insert(addr, how);
-            } else if let Err(error) = self.device.leave(addr, how) {
-                // Somebody else may have removed it.
+        for led in self.leads.follow(&self.device, wanted.collect()) {
+            if let Err(error) = led.done {
                 tracing::debug!("{error}");
-            }
-        }
-        for (addr, how) in wanted {
-            if !self.leads.contains_key(&addr) {
-                match self.device.lead(addr, how) {
-                    Ok(()) => drop(self.leads.insert(addr, how)),
-                    Err(error) => tracing::debug!("{error}"),
-                }
             }
         }
     }

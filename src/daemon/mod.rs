@@ -9,6 +9,7 @@ mod device;
 mod door;
 mod house;
 mod interfaces;
+mod leads;
 mod locals;
 mod ports;
 mod sync;
