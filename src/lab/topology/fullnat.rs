@@ -2,18 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Content, Host, Program, Topology, link, port};
+pub use super::routed::{DIRECTOR, FAR, NEAR, VIRTUAL};
+use super::routed::{hosts, links};
+use super::{Content, Host, Program, Topology};
 
 /// The client.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 12);
-/// The virtual address.
-pub const VIRTUAL: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 100);
-/// The director's own address, on its only interface.
-pub const DIRECTOR: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 200);
-/// The first real server.
-pub const NEAR: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 11);
-/// The second real server, in another network.
-pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 12);
 /// The port of the second real server.
 pub const FAR_PORT: u16 = 8080;
 
@@ -25,30 +19,7 @@ pub fn topology() -> Topology {
     Topology {
         name: "fullnat",
         title: "real servers anywhere, behind routers of their own (full NAT, one-arm director)",
-        hosts: vec![
-            Host::new("client", "client").gateway(Ipv4Addr::new(12, 0, 0, 1)),
-            Host::new("router", "router").sysctl("net.ipv4.ip_forward", "1"),
-            Host::director(&["eth0"]).gateway(Ipv4Addr::new(172, 16, 1, 1)),
-            Host::web("real1", page("real1")).gateway(Ipv4Addr::new(192, 168, 10, 1)),
-            far.gateway(Ipv4Addr::new(10, 20, 0, 1)),
-        ],
-        links: vec![
-            link(
-                port("client", "eth0", &["12.0.0.12/24"]),
-                port("router", "clients", &["12.0.0.1/24"]),
-            ),
-            link(
-                port("router", "balancers", &["172.16.1.1/24"]),
-                port("director", "eth0", &["172.16.1.200/24"]),
-            ),
-            link(
-                port("router", "near", &["192.168.10.1/24"]),
-                port("real1", "eth0", &["192.168.10.11/24"]),
-            ),
-            link(
-                port("router", "far", &["10.20.0.1/24"]),
-                port("real2", "eth0", &["10.20.0.12/24"]),
-            ),
-        ],
+        hosts: hosts([Host::web("real1", page("real1")), far]),
+        links: links(),
     }
 }

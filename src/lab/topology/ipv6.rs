@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Content, Host, Topology, link, port, switched};
+use super::{Content, Host, Topology, between};
 
 /// The client outside.
 pub const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 0x12);
@@ -17,18 +17,11 @@ pub const BENET: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x200, 0, 0, 0, 0, 0x12
 
 /// The topology.
 pub fn topology() -> Topology {
-    let mut links = vec![link(
-        port("client", "eth0", &["2001:db8:12::12/64"]),
-        port("director", "out", &["2001:db8:12::1/64"]),
-    )];
-    links.extend(switched(
-        "switch",
-        vec![
-            port("director", "in", &["2001:db8:200::1/64"]),
-            port("real1", "eth0", &["2001:db8:200::110/64"]),
-            port("real2", "eth0", &["2001:db8:200::120/64"]),
-        ],
-    ));
+    let links = between(
+        ["2001:db8:12::12/64", "2001:db8:12::1/64"],
+        "2001:db8:200::1/64",
+        &[("real1", "2001:db8:200::110/64"), ("real2", "2001:db8:200::120/64")],
+    );
     let real = |name, site: &str| {
         let page = Content::Text(format!("this is {site} web\n"));
         Host::web_v6(name, page).gateway(INSIDE)

@@ -10,6 +10,7 @@ pub mod fwmark;
 pub mod ipv6;
 pub mod nat;
 pub mod persistence;
+mod routed;
 pub mod tun;
 pub mod weights;
 
@@ -272,6 +273,23 @@ pub fn switched(switch: &'static str, plugged: Vec<Port>) -> Vec<Link> {
     assert!(plugged.len() <= free.len(), "{switch} has too few ports");
     let links = plugged.into_iter().zip(free);
     links.map(|(end, own)| link(port(switch, own, &[]), end)).collect()
+}
+
+/// The links of a director with a client outside, given by the addresses of both, and a switch with
+/// the real servers, where the director's address is `inside`.
+///
+/// **Panics** — if an address is not ADDRESS/LENGTH, or there are too many servers for a switch.
+pub fn between(
+    [client, outside]: [&str; 2],
+    inside: &str,
+    servers: &[(&'static str, &str)],
+) -> Vec<Link> {
+    let mut links =
+        vec![link(port("client", "eth0", &[client]), port("director", "out", &[outside]))];
+    let mut plugged = vec![port("director", "in", &[inside])];
+    plugged.extend(servers.iter().map(|(name, address)| port(name, "eth0", &[address])));
+    links.extend(switched("switch", plugged));
+    links
 }
 
 /// What keeps a real server of direct routing from answering for the virtual address: answer ARP

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Content, Host, Program, Topology, link, port, switched};
+use super::{Content, Host, Program, Topology, between};
 
 /// The client outside.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 12);
@@ -21,19 +21,15 @@ const NFS_PORT: u16 = 2049;
 
 /// The topology.
 pub fn topology() -> Topology {
-    let mut links = vec![link(
-        port("client", "eth0", &["12.0.0.12/24"]),
-        port("director", "out", &["12.0.0.1/24"]),
-    )];
-    links.extend(switched(
-        "switch",
-        vec![
-            port("director", "in", &["192.168.200.1/24"]),
-            port("real1", "eth0", &["192.168.200.110/24"]),
-            port("real2", "eth0", &["192.168.200.120/24"]),
-            port("storage", "eth0", &["192.168.200.130/24"]),
+    let links = between(
+        ["12.0.0.12/24", "12.0.0.1/24"],
+        "192.168.200.1/24",
+        &[
+            ("real1", "192.168.200.110/24"),
+            ("real2", "192.168.200.120/24"),
+            ("storage", "192.168.200.130/24"),
         ],
-    ));
+    );
     Topology {
         name: "nat",
         title: "one virtual service, two real servers behind the director (NAT, round robin)",

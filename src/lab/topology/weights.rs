@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Content, Host, Topology, link, port, switched};
+use super::{Content, Host, Topology, between};
 
 /// The director's address outside, which is also the virtual service's.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 109);
@@ -11,18 +11,11 @@ pub const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 109);
 
 /// The topology.
 pub fn topology() -> Topology {
-    let mut links = vec![link(
-        port("client", "eth0", &["192.168.1.100/24"]),
-        port("director", "out", &["192.168.1.109/24"]),
-    )];
-    links.extend(switched(
-        "switch",
-        vec![
-            port("director", "in", &["192.168.0.109/24"]),
-            port("real1", "eth0", &["192.168.0.112/24"]),
-            port("real2", "eth0", &["192.168.0.113/24"]),
-        ],
-    ));
+    let links = between(
+        ["192.168.1.100/24", "192.168.1.109/24"],
+        "192.168.0.109/24",
+        &[("real1", "192.168.0.112/24"), ("real2", "192.168.0.113/24")],
+    );
     let real = |name, text: &str| Host::web(name, Content::Text(text.into())).gateway(INSIDE);
     Topology {
         name: "weights",
