@@ -25,6 +25,7 @@ use crate::control::{proc, sysctl};
 use crate::engine::Moment;
 use crate::engine::conn::{Connection, TemplateView};
 use crate::engine::service::{Protocol, ServiceTable};
+use crate::engine::settings::REGISTRY;
 use crate::packet::Addr;
 
 /// What a command said.
@@ -169,12 +170,17 @@ impl Administration {
         if let Some(value) = self.host_settings.value(name) {
             return Ok(value.clone());
         }
-        let name = name.strip_prefix(IPVS_SETTINGS).unwrap_or(name);
         let handler = self.handler(host, now);
         let mut transport = InProcess { handler: &handler, now };
         let settings = Director::new(&mut transport).settings().unwrap_or_default();
-        let found = settings.into_iter().find(|setting| setting.name == name);
-        found.map(|setting| setting.value).ok_or(Errno::ENOENT.desc())
+        let below = name.strip_prefix(IPVS_SETTINGS);
+        let found = settings.into_iter().find(|setting| below == Some(&setting.name));
+        found.map(|setting| setting.value).ok_or_else(|| self.why_missing(name).desc())
+    }
+
+    fn why_missing(&self, name: &str) -> Errno {
+        let ipvs = REGISTRY.iter().map(|setting| format!("{IPVS_SETTINGS}{}", setting.name));
+        self.host_settings.why_missing(name, ipvs)
     }
 
     /// Changes a kernel setting.
@@ -192,11 +198,14 @@ impl Administration {
             *known = value.to_owned();
             return Ok(());
         }
-        let name = name.strip_prefix(IPVS_SETTINGS).unwrap_or(name);
+        let below = name.strip_prefix(IPVS_SETTINGS).unwrap_or_default();
         let handler = self.handler(host, now);
         let mut transport = InProcess { handler: &handler, now };
-        match Director::new(&mut transport).set_setting(name, value) {
+        match Director::new(&mut transport).set_setting(below, value) {
             Ok(_) => Ok(()),
+            Err(Failure::Refused { errno: Errno::ENOENT, .. }) => {
+                Err(self.why_missing(name).desc())
+            }
             Err(Failure::Refused { errno, .. }) => Err(errno.desc()),
             Err(Failure::Transport(_)) => Err(Errno::EIO.desc()),
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use nix::errno::Errno;
+
 /// The host's settings by name.
 #[derive(Clone, Debug)]
 pub struct HostSettings(BTreeMap<&'static str, String>);
@@ -35,5 +37,21 @@ impl HostSettings {
     /// The value of a setting, to be looked at or changed; `None` if there is none of that name.
     pub fn value(&mut self, name: &str) -> Option<&mut String> {
         self.0.get_mut(name)
+    }
+
+    /// Why there is no setting of this name, where `ipvs` are the names of those of IPVS: it is a
+    /// folder of settings, or goes on below one, or is unknown.
+    pub fn why_missing(&self, name: &str, ipvs: impl Iterator<Item = String>) -> Errno {
+        let folder = format!("{}.", name.trim_end_matches('.'));
+        let known = self.0.keys().map(|name| (*name).to_owned());
+        for setting in known.chain(ipvs) {
+            if setting.starts_with(&folder) {
+                return Errno::EISDIR;
+            }
+            if name.strip_prefix(&setting).is_some_and(|rest| rest.starts_with('.')) {
+                return Errno::ENOTDIR;
+            }
+        }
+        Errno::ENOENT
     }
 }

@@ -59,11 +59,13 @@ fn port(text: &str, protocol: Option<Protocol>, names: &mut dyn Names) -> Option
 /// takes them.
 pub fn number(text: &str, least: u64, most: u64) -> Option<u64> {
     let text = text.trim_start_matches(|letter: char| letter.is_ascii_whitespace());
-    let digits = text.strip_prefix('+').unwrap_or(text);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().filter(|number| (least..=most).contains(number))
+    let number = digits.parse().ok().filter(|number| (least..=most).contains(number));
+    // No number below zero is ever wanted.
+    number.filter(|number| *number == 0 || !text.starts_with('-'))
 }
 
 /// Reads the decimal number that `text` begins with, as atoi does; `None` if there is none.
@@ -130,6 +132,7 @@ mod tests {
         assert_eq!(read("12.0.0.9 x:87"), found("12.0.0.9", Some(87)));
         assert_eq!(read("12.0.0.1: 86"), found("12.0.0.1", Some(86)));
         assert_eq!(read("12.0.0.1:+83"), found("12.0.0.1", Some(83)));
+        assert_eq!(read("12.0.0.1:-0"), found("12.0.0.1", Some(0)));
         assert_eq!(read("12.65536"), found("12.1.0.0", None));
     }
 

@@ -141,10 +141,10 @@ impl ServiceTable {
     pub fn add_service(&self, spec: ServiceSpec, now: Moment) -> Result<(), ConfigError> {
         let _editor = self.editor();
         let current = self.snapshot();
-        check_service(&spec)?;
         if current.services.contains_key(&spec.key) {
             return Err(ConfigError::ServiceExists);
         }
+        check_service(&spec)?;
         if current.services.len() >= MAX_SERVICES {
             return Err(ConfigError::OutOfMemory);
         }

@@ -41,6 +41,8 @@ pub struct Fixed;
 
 /// **Source** — the recorded kernel's `HZ`.
 const TICKS_PER_S: i32 = 100;
+/// Characters of a number, with its sign and leading zeros. **Source** — recorded.
+const LONGEST_NUMBER: usize = 20;
 
 impl Kind for Number {
     type Value = i32;
@@ -86,7 +88,8 @@ impl Kind for Seconds {
     }
 
     fn read(text: &str, value: &mut i32) -> Result<(), SettingError> {
-        read_if(text, value, |number| number <= i32::MAX / TICKS_PER_S)
+        let most = i32::MAX / TICKS_PER_S;
+        read_if(text, value, |number| (-most..=most).contains(&number))
     }
 }
 
@@ -111,6 +114,10 @@ impl Kind for Size {
 
     fn read(text: &str, value: &mut u64) -> Result<(), SettingError> {
         let first = Numbers(text).next().ok_or(SettingError::Invalid)??;
+        // Not even a negative zero.
+        if text.trim_start_matches(is_blank).starts_with('-') {
+            return Err(SettingError::Invalid);
+        }
         *value = u64::try_from(first).map_err(|_| SettingError::Invalid)?;
         Ok(())
     }
@@ -177,6 +184,9 @@ fn is_blank(letter: char) -> bool {
 }
 
 fn number(word: &str) -> Option<i128> {
+    if word.len() > LONGEST_NUMBER {
+        return None;
+    }
     let (sign, word) = word.strip_prefix('-').map_or((1, word), |word| (-1, word));
     let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(digits) => (digits, 16),

@@ -112,11 +112,16 @@ impl From<super::packet::NotationError> for StepError {
 
 type Played = Result<(), StepError>;
 
+/// What the kernel sets `sync_qlen_max` to, a share of its free pages, with 256 MB of memory.
+const SYNC_QUEUE: &str = "1860";
+
 impl<W: Write> Player<W> {
     fn new(writer: W) -> Self {
         let now = Moment::default();
         let services = Arc::new(ServiceTable::new(1));
         services.count_late();
+        let queue = services.set_setting("sync_qlen_max", SYNC_QUEUE);
+        queue.expect("the kernel has this setting and value");
         services.handle_timeout(now);
         let host = DirectorHost::new(Arc::clone(&services), SEED, now);
         Self {

@@ -226,6 +226,9 @@ impl<'a> Shell<'a> {
                     "No such file or directory" => {
                         (format!("cannot create {name}: Directory nonexistent"), SYNTAX)
                     }
+                    "Is a directory" | "Not a directory" | "Permission denied" => {
+                        (format!("cannot create {name}: {why}"), SYNTAX)
+                    }
                     _ => ("echo: echo: I/O error".to_owned(), 1),
                 };
                 output.stderr += &format!("sh: 1: {why}\n");
