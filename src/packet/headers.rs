@@ -113,11 +113,12 @@ impl Headers {
     /// Reads the packet quoted in an ICMP error, of which only the beginning need be there.
     ///
     /// Asks for the IP header and four more bytes, so that the ports are known; checksums and
-    /// lengths beyond are nobody's business here.
+    /// lengths beyond are nobody's business here. A later fragment of IPv4 is read as if it began with
+    /// ports, as IPVS does.
     pub fn parse_quoted(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut headers = Self::parse_network(bytes)?;
         let transport = bytes.get(headers.transport..).ok_or(Malformed::Truncated)?;
-        if headers.fragment == Fragment::Later {
+        if headers.fragment == Fragment::Later && !headers.is_quoted_with_ports() {
             return Ok(headers);
         }
         match headers.protocol {
@@ -131,7 +132,13 @@ impl Headers {
     /// fate and quotes enough of one of its own family.
     pub fn quoted(&self, bytes: &[u8]) -> Option<Self> {
         let quoted = Self::parse_quoted(self.quote(bytes)?).ok()?;
-        (quoted.family == self.family && quoted.has_ports()).then_some(quoted)
+        (quoted.family == self.family && quoted.is_quoted_with_ports()).then_some(quoted)
+    }
+
+    /// Whether the ports of this packet, which an ICMP error quotes, were read: those of a first part,
+    /// or what stands in the place of ports in a later fragment of IPv4.
+    pub fn is_quoted_with_ports(&self) -> bool {
+        self.has_ports() || self.family == Family::V4 && carries_ports(self.protocol)
     }
 
     /// What this packet quotes of another, if it is an ICMP error of a kind that tells of its fate.

@@ -33,6 +33,8 @@ pub(super) struct Paths {
 struct Learned {
     mtu: usize,
     until: Moment,
+    /// What was thought before, until a packet goes that way.
+    before: Option<usize>,
 }
 
 impl Paths {
@@ -50,7 +52,10 @@ impl Paths {
 
     #[cold]
     fn ask(&mut self, to: Addr, network: &impl Network, now: Moment) -> Option<Path> {
-        let mtu = network.mtu(to)?.min(self.learned(to, now).unwrap_or(usize::MAX));
+        let mtu = self.mtu_towards(to, network, now)?;
+        if let Some(learned) = self.learned.get_mut(&to) {
+            learned.before = None;
+        }
         let path = Path { source: network.address_towards(to)?, mtu };
         if self.known.len() >= MAX_PATHS {
             self.known.clear();
@@ -61,12 +66,13 @@ impl Paths {
 
     /// Takes note that the way to `to` takes packets of `mtu` bytes only.
     ///
-    /// Returns what the way was thought to take: before, if this was the first time that something
-    /// was learned of it, and from now on otherwise. Never learns of more than is known.
+    /// Returns what the way was thought to take: before, if nothing was sent there since the first
+    /// time that something was learned of it, and from now on otherwise. Never learns of more than is
+    /// known.
     ///
     /// **Source** — Linux `__ip_rt_update_pmtu`: what is learned is at least `min_pmtu` and
     /// forgotten after `mtu_expires`. The first time it makes another route, of which IPVS's
-    /// `ip_vs_in_icmp` does not know yet.
+    /// `ip_vs_in_icmp` does not know until it has sent another packet.
     pub fn learn(
         &mut self,
         to: Addr,
@@ -74,20 +80,26 @@ impl Paths {
         network: &impl Network,
         now: Moment,
     ) -> Option<usize> {
-        let before = self.towards(to, network, now)?.mtu;
-        if mtu > before {
-            return Some(before);
+        let current = self.mtu_towards(to, network, now)?;
+        let learned = self.learned.get(&to).filter(|learned| learned.until > now);
+        let before = learned.map_or(Some(current), |learned| learned.before);
+        if mtu > current {
+            return Some(before.unwrap_or(current));
         }
-        let mtu = mtu.max(MIN_PMTU).min(before);
-        let is_first = self.learned(to, now).is_none();
+        let mtu = mtu.max(MIN_PMTU).min(current);
         if self.learned.len() >= MAX_PATHS {
             self.learned.retain(|_, learned| learned.until > now);
         }
         if self.learned.len() < MAX_PATHS {
-            self.learned.insert(to, Learned { mtu, until: now + LEARNED_FOR });
+            self.learned.insert(to, Learned { mtu, until: now + LEARNED_FOR, before });
             self.known.remove(&to);
         }
-        Some(if is_first { before } else { mtu })
+        Some(before.unwrap_or(mtu))
+    }
+
+    /// The largest packet that gets through, in bytes, as far as is known.
+    fn mtu_towards(&self, to: Addr, network: &impl Network, now: Moment) -> Option<usize> {
+        Some(network.mtu(to)?.min(self.learned(to, now).unwrap_or(usize::MAX)))
     }
 
     fn learned(&self, to: Addr, now: Moment) -> Option<usize> {

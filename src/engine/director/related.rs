@@ -36,6 +36,11 @@ impl Director {
             return Some(verdict);
         }
         let quoted = headers.quoted(transit.packet.bytes())?;
+        let is_here = transit.network.owner(headers.destination.addr) != Owner::Other;
+        if is_here && quoted.protocol == protocol::UDP && !quoted.has_ports() {
+            // It might be a part of a tunnel's datagram, and goes no further.
+            return None;
+        }
         let lookup = {
             let identity = Identity::of(&quoted);
             self.conns.prepare(identity.destination, identity.source, identity.protocol)

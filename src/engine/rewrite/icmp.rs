@@ -53,7 +53,7 @@ fn write_addresses(bytes: &mut [u8], family: Family, translation: Translation) {
 /// it belongs to as in [`Headers`].
 fn write_ports(inner: &mut [u8], quoted: &Headers, translation: Translation) {
     let is_echo = matches!(quoted.protocol, protocol::ICMP | protocol::ICMP6);
-    if !quoted.has_ports() || !is_echo && !carries_ports(quoted.protocol) {
+    if !quoted.is_quoted_with_ports() || !is_echo && !carries_ports(quoted.protocol) {
         return;
     }
     for (new, offset) in [(translation.source, 0), (translation.destination, 2)] {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
 use super::topology::{Host, Link};
 use crate::control::RunningSync;
+use crate::engine::conn::Direction;
 use crate::engine::event::Event;
 use crate::engine::fragments::{Gathered, Reassembly};
 use crate::engine::service::ServiceTable;
@@ -226,11 +227,14 @@ impl DirectorHost {
         }
         if !is_here && self.is_for_service(&packet) {
             // IPVS sees such packets only as replies, and errors once they are routed.
-            if packet.is_icmp_error() {
-                return self.forward_error(packet);
+            let is_whole = packet.fields.frag.is_none();
+            if packet.is_icmp_error() && is_whole {
+                return self.forward_error(packet, None);
             }
-            self.note(&packet, Vec::new(), Fate::Bypassed);
-            return self.forward(packet, None);
+            if !packet.is_icmp_error() {
+                self.note(&packet, Vec::new(), Fate::Bypassed);
+                return self.forward(packet, None);
+            }
         }
         self.judge(packet, &datagram, is_here);
         while let Some(mut whole) = self.director.poll_datagram() {
@@ -240,10 +244,12 @@ impl DirectorHost {
             let datagram = Datagram { bytes: packet.bytes().to_vec(), unfinished: None, pieces };
             if let Some(packet) = dissect(&datagram.bytes) {
                 let is_here = self.is_here(&packet, link);
-                if !is_here && self.is_for_service(&packet) {
-                    self.forward(packet, datagram.pieces.as_ref());
-                } else {
+                if is_here || !self.is_for_service(&packet) {
                     self.judge(packet, &datagram, is_here);
+                } else if packet.is_icmp_error() {
+                    self.forward_error(packet, datagram.pieces);
+                } else {
+                    self.forward(packet, datagram.pieces.as_ref());
                 }
             }
             self.director.recycle_datagram(whole);
@@ -452,15 +458,30 @@ impl DirectorHost {
     /// Routes an ICMP error on, which the director looks at on its way.
     ///
     /// **Source** — IPVS `ip_vs_forward_icmp`.
-    fn forward_error(&mut self, packet: Packet) {
-        if !self.can_forward(&packet, None) {
+    fn forward_error(&mut self, packet: Packet, pieces: Option<Pieces>) {
+        if !self.can_forward(&packet, pieces.as_ref()) {
             return;
         }
         let dst = packet.dst;
-        let left = Datagram::plain(with_one_hop_less(packet));
+        // What goes to a client the director takes as it comes, to route it on by itself.
+        let tells_client = self.tells_client(&packet);
+        let whole = packet.raw.clone();
+        let passed_on = with_one_hop_less(packet);
+        let bytes = if tells_client { whole } else { passed_on.clone() };
+        let left = Datagram { bytes, unfinished: None, pieces };
         if self.consult(&left, None) == Consulted::LeftToHost {
-            self.route_out(left.bytes, dst, None);
+            self.route_out(passed_on, dst, left.pieces.as_ref());
         }
+    }
+
+    /// Whether an ICMP error tells a client what became of a packet of a connection.
+    fn tells_client(&self, error: &Packet) -> bool {
+        let quoted = Headers::parse(&error.raw).ok().and_then(|headers| headers.quoted(&error.raw));
+        quoted.is_some_and(|quoted| {
+            let conns = self.director.connections();
+            let lookup = conns.prepare(quoted.destination, quoted.source, quoted.protocol);
+            conns.find(&lookup).is_some_and(|(_, direction)| direction == Direction::ToClient)
+        })
     }
 
     /// Whether a packet can be routed on; whoever sent it is told if not.
