@@ -27,6 +27,7 @@ pub struct RealServer {
     client_address: AtomicU8,
     available: AtomicBool,
     overloaded: AtomicBool,
+    edits: AtomicU32,
     absent: bool,
     load: CachePadded<Load>,
     counters: Box<[CachePadded<Counters>]>,
@@ -64,6 +65,7 @@ impl RealServer {
             client_address: AtomicU8::new(0),
             available: AtomicBool::new(true),
             overloaded: AtomicBool::new(false),
+            edits: AtomicU32::new(0),
             absent: false,
             load: CachePadded::default(),
             counters: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
@@ -104,6 +106,12 @@ impl RealServer {
         if raised {
             self.overloaded.store(false, Relaxed);
         }
+        self.edits.fetch_add(1, Relaxed);
+    }
+
+    /// How often it was configured: what somebody found out for it before need not hold any more.
+    pub fn edits(&self) -> u32 {
+        self.edits.load(Relaxed)
     }
 
     /// Takes over `spec` like a new server that keeps its connections and counters.

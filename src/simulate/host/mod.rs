@@ -9,6 +9,7 @@ mod neighbours;
 mod options;
 mod policy;
 mod routes;
+mod servers;
 mod sockets;
 mod story;
 mod sync;
@@ -33,6 +34,7 @@ pub use neighbours::Question;
 use options::Refused;
 pub use policy::{Policy, Rule};
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
+use servers::ServerRoutes;
 use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
 pub use story::{Fate, Story};
@@ -124,6 +126,7 @@ pub struct DirectorHost {
     cutter: Cutter,
     emitted: VecDeque<Emission>,
     neighbours: Neighbours,
+    server_routes: ServerRoutes,
     questions: Vec<Question>,
     next_id: u32,
     now: Moment,
@@ -150,6 +153,7 @@ impl DirectorHost {
             cutter: Cutter::new(0, seed),
             emitted: VecDeque::new(),
             neighbours: Neighbours::default(),
+            server_routes: ServerRoutes::default(),
             questions: Vec::new(),
             next_id: FIRST_ID,
             now,
@@ -399,13 +403,19 @@ impl DirectorHost {
             }
         }
         let refused = self.collect_output();
+        // What cannot be sent on has asked for a route as well.
+        let has_gone = matches!(verdict, Verdict::Forward(_) | Verdict::Reply);
+        let misled = if has_gone { self.misled(&datagram.bytes) } else { None };
         match verdict {
             Verdict::Pass => return Consulted::LeftToHost,
             Verdict::Forward(hop) => {
                 let to = hop.to.into();
                 // What the host sends keeps its way if the director turns it back to the host.
                 let to = own.filter(|_| self.routes.is_local(to)).unwrap_or(to);
-                self.route_out(left.finished(), to, pieces.as_ref());
+                match misled {
+                    Some(neighbour) => self.wait_for(neighbour, left.finished()),
+                    None => self.route_out(left.finished(), to, pieces.as_ref()),
+                }
             }
             Verdict::Reply if refused => return Consulted::Refused,
             Verdict::Drop(reason) if is_refusal(reason) => return Consulted::Refused,
@@ -524,11 +534,7 @@ impl DirectorHost {
             Way::Link(link, next_hop) => {
                 let host = Host::owner_of(link, next_hop);
                 if !host.answers_for(next_hop) {
-                    let source = dissect(&bytes).map(|packet| packet.src);
-                    let source = source.filter(|source| self.routes.is_local(*source));
-                    self.neighbours.wait((link, next_hop), bytes, source, self.now);
-                    self.neighbours.ask(self.now, |question| self.questions.push(question));
-                    return;
+                    return self.wait_for((link, next_hop), bytes);
                 }
                 let end = bytes.len();
                 let mut packet = PacketBuf::new(&mut bytes, 0, end);
@@ -543,6 +549,14 @@ impl DirectorHost {
             }
             Way::Unreachable => {}
         }
+    }
+
+    /// Asks for a neighbour who does not answer, and keeps a packet until that is clear.
+    fn wait_for(&mut self, neighbour: (Link, IpAddr), bytes: Vec<u8>) {
+        let source = dissect(&bytes).map(|packet| packet.src);
+        let source = source.filter(|source| self.routes.is_local(*source));
+        self.neighbours.wait(neighbour, bytes, source, self.now);
+        self.neighbours.ask(self.now, |question| self.questions.push(question));
     }
 
     /// Sends an ICMP error about a packet, from the address it was sent to if that is the host's.
