@@ -18,7 +18,7 @@ use crate::engine::service::ServiceTable;
 use crate::host::{HostWatch, RouteAdvice, advise};
 use crate::packet::Addr;
 use crate::worker::{
-    Clock, ListedConnection, Peers, Request, SharedLink, SyncOutlet, WorkerCounters,
+    Clock, ListedConnection, Mailbox, Peers, Request, SharedLink, SyncOutlet, WorkerCounters,
 };
 
 /// The daemon, as the control protocol sees it.
@@ -96,9 +96,24 @@ impl DaemonHost {
         ControlFlow::Continue(())
     }
 
+    /// Waits until packets that come from now on are judged by what holds now.
+    fn wait_for_workers(&self) {
+        let ask = |mailbox: &Mailbox| {
+            let (followed, following) = bounded(1);
+            mailbox.send(Request::Follow { followed });
+            following
+        };
+        // All at once.
+        let following: Vec<_> = self.peers.iter().map(ask).collect();
+        for worker in following {
+            // One that is stuck or gone is not waited for any longer.
+            let _ = worker.recv_timeout(ANSWER_TIMEOUT);
+        }
+    }
+
     /// What each worker has counted, with its number; those are left out that do not answer.
     pub fn worker_counters(&self) -> Vec<(usize, WorkerCounters)> {
-        let ask = |(number, mailbox): (usize, &crate::worker::Mailbox)| {
+        let ask = |(number, mailbox): (usize, &Mailbox)| {
             let (answer, counted) = bounded(1);
             mailbox.send(Request::Count { answer });
             Some((number, counted.recv_timeout(ANSWER_TIMEOUT).ok()?))
@@ -194,8 +209,9 @@ impl Host for DaemonHost {
         let (done, settled) = bounded(1);
         if self.chores.send(Chore::Settle { done }).is_ok() {
             // The edit stands however long the rest takes to follow.
-            return settled.recv_timeout(ANSWER_TIMEOUT).unwrap_or(Ok(()));
+            settled.recv_timeout(ANSWER_TIMEOUT).unwrap_or(Ok(()))?;
         }
+        self.wait_for_workers();
         Ok(())
     }
 

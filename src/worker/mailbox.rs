@@ -24,6 +24,12 @@ pub enum Request {
         /// Sends on it.
         sender: Box<dyn driver::Sender>,
     },
+    /// Say that everything until now is followed: requests sent before this one, and what they and
+    /// all others refer to.
+    Follow {
+        /// Where to say it.
+        followed: Sender<()>,
+    },
     /// Tell some of the connections.
     List {
         /// Where to go on.

@@ -365,11 +365,15 @@ impl Worker {
     fn fulfil(&mut self, request: Request, now: Moment) {
         match request {
             Request::Attach { port, receiver, sender } => self.attach(port, receiver, sender),
+            // The next turn begins with a look at services and routes.
+            Request::Follow { followed } => {
+                // Whoever waited may have given up.
+                let _ = followed.send(());
+            }
             Request::List { from, answer } => {
                 let (page, next) = self.director.connections().page(from, PAGE_LEN);
                 let listed = page.into_iter().filter(|conn| !conn.is_outbound());
                 let connections = listed.map(|conn| ListedConnection::new(conn, now)).collect();
-                // Whoever asked may have given up.
                 let _ = answer.send(Page { connections, next });
             }
             Request::Count { answer } => {
