@@ -31,21 +31,25 @@ struct Lab {
 /// A daemon in the director's namespace, and what keeps its house.
 struct Running {
     handler: Arc<Handler<DaemonHost>>,
-    services: Arc<ServiceTable>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Running {
+    /// An administrator's access, whose edits are in force when they return.
+    fn transport(&self) -> InProcess<'_, DaemonHost> {
+        InProcess { handler: self.handler.as_ref(), now: Moment::default() }
+    }
+
     fn balance(&self, protocol: Protocol, port: u16) {
         let key = ServiceKey::Address { protocol, addr: addr("12.0.0.1"), port };
         let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key) };
-        self.services.add_service(spec, Moment::default()).unwrap();
+        let mut transport = self.transport();
+        let mut director = Director::new(&mut transport);
+        director.add_service(&spec).unwrap();
         for (_, server) in SERVERS {
-            self.services.add_real(&key, &masqueraded(server, port)).unwrap();
+            director.add_real(&key, &masqueraded(server, port)).unwrap();
         }
-        // The housekeeper follows within a moment.
-        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -124,15 +128,14 @@ impl Lab {
         let stopped = Arc::clone(&stop);
         let keep = move || {
             let mut daemon = Daemon::start(&config).unwrap();
-            handler.send((Arc::clone(daemon.handler()), Arc::clone(daemon.services()))).unwrap();
+            handler.send(Arc::clone(daemon.handler())).unwrap();
             while !stopped.load(Ordering::Relaxed) {
                 daemon.keep_house(Duration::from_millis(5)).unwrap();
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
         let thread = Some(self.director.spawn(keep).unwrap());
-        let (handler, services) = started.recv().unwrap();
-        Running { handler, services, stop, thread }
+        Running { handler: started.recv().unwrap(), stop, thread }
     }
 
     /// What the service says to one new connection, within a time.
@@ -225,7 +228,7 @@ fn clients_are_balanced_with_the_kernels_addresses() {
         });
         assert_eq!(connections, 24);
         assert!(daemon.handler.host().worker_counters()[0].1.verdicts.forwarded > 100);
-        let mut transport = InProcess { handler: daemon.handler.as_ref(), now: Moment::default() };
+        let mut transport = daemon.transport();
         let counters = Director::new(&mut transport).counters().unwrap();
         let value = |group: &str, name: &str| {
             let found = counters.iter().find(|each| each.group == group && each.name == name);
@@ -312,7 +315,7 @@ fn two_workers_keep_connections_whole() {
 fn balance_marks(with_kernel_addresses: bool, workers: usize, rule: &str) {
     let lab = Lab::new(with_kernel_addresses);
     let daemon = lab.start(workers);
-    let mut transport = InProcess { handler: daemon.handler.as_ref(), now: Moment::default() };
+    let mut transport = daemon.transport();
     let mut director = Director::new(&mut transport);
     assert_eq!(director.edit_marks(rule).unwrap(), None);
     let key = ServiceKey::Mark { mark: 7, family: Family::V4 };
@@ -359,9 +362,7 @@ fn a_service_without_servers_is_refused_by_icmp_and_not_by_a_reset() {
         let lab = Lab::new(true);
         let key = ServiceKey::Address { protocol: Protocol::Tcp, addr: addr("12.0.0.1"), port: 80 };
         let daemon = lab.start(1);
-        daemon.services.add_service(ServiceSpec::new(key), Moment::default()).unwrap();
-        // The guard follows within a moment.
-        std::thread::sleep(Duration::from_millis(100));
+        Director::new(&mut daemon.transport()).add_service(&ServiceSpec::new(key)).unwrap();
         let error = lab.ask_tcp(Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         assert_eq!(
