@@ -182,7 +182,6 @@ fn guard_rules_on_a_router() {
         for family in families() {
             let bed = family.bed(&[]);
             bed.host("director").set_sysctl(family.forwarding, "1").unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(1200));
             family.configure(&bed);
             watch(&family, &bed);
             let log = bed.director.log();

@@ -307,8 +307,6 @@ fn over_ipv6_servers_and_clients_on_the_director_are_served() {
             bed.host("director").set_sysctl(forwarding, "1").unwrap();
             let _web = serve(&bed, "director", (ipv6::OUTSIDE, 8080));
             let (at, own, far) = (format!("[{}]:80", ipv6::OUTSIDE), ipv6::OUTSIDE, ipv6::ACCP);
-            // The director hears of the setting within a second.
-            std::thread::sleep(std::time::Duration::from_millis(1500));
             bed.configure(&[
                 &format!("-A -t {at} -s rr"),
                 &format!("-a -t {at} -r [{far}]:80 -m"),

@@ -489,8 +489,6 @@ fn ipv6_services_are_balanced_where_the_kernel_forwards_ipv6() {
             (complaint(&bed, &add), add)
         });
         bed.host("director").set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
-        // The director looks at settings once in a second.
-        std::thread::sleep(Duration::from_millis(2500));
         for (said, add) in said {
             assert!(said.contains("net.ipv6.conf.all.forwarding"), "{said}");
             bed.ulvs(&add);

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashSet;
 
@@ -84,6 +85,11 @@ impl House {
             problems: Vec::new(),
             silent: (next_tick, 0),
         }
+    }
+
+    /// Looks at the host as it is now: whoever has just configured it expects to be understood.
+    pub fn catch_up(&self) {
+        self.watch.catch_up(LOOK_PATIENCE);
     }
 
     /// Does what is due.
@@ -417,5 +423,7 @@ fn named(server: Option<Addr>) -> String {
 /// Silent next hops that are told of within a period, and the period.
 const SILENT_MOST: u32 = 10;
 const SILENT_PERIOD_MS: u64 = 60_000;
+/// How long the host's view may take to show what has changed.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often everything is looked at though nothing is known to have changed.
 const LOOK_PERIOD_MS: u64 = 1000;

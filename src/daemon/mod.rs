@@ -221,6 +221,9 @@ impl Daemon {
     pub fn keep_house(&mut self, patience: Duration) -> io::Result<()> {
         let first = self.chores.recv_timeout(patience).ok();
         let chores: Vec<_> = first.into_iter().chain(self.chores.try_iter()).collect();
+        if !chores.is_empty() {
+            self.house.catch_up();
+        }
         self.house.keep(&self.peers)?;
         for chore in chores {
             self.house.finish(chore);

@@ -27,6 +27,7 @@ use crate::packet::{Addr, Prefix};
 pub struct Dirty(u8);
 
 impl Dirty {
+    pub const NONE: Self = Self(0);
     pub const ALL: Self = Self(0b1111);
     pub const NEIGHBOURS: Self = Self(0b0001);
     pub const ROUTES: Self = Self(0b0010);
@@ -51,7 +52,7 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
 }
 
-/// Asks for the dirty parts of a view.
+/// Asks for the dirty parts of a view, and for the settings.
 pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::Result<()> {
     if dirty.has(Dirty::LINKS) {
         let links: Vec<LinkMessage> = collect(handle.link().get().execute()).await?;
@@ -88,7 +89,7 @@ pub async fn refresh(handle: &Handle, dirty: Dirty, view: &mut HostView) -> io::
 }
 
 /// Looks at the settings that are no part of route netlink.
-pub fn refresh_settings(view: &mut HostView) {
+fn refresh_settings(view: &mut HostView) {
     view.forwards_v4 = is_set("net/ipv4/ip_forward");
     let interfaces = view.interfaces.iter().map(|interface| interface.name.as_str());
     // Since Linux 6.17 an interface can be told to forward by itself.

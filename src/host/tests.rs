@@ -58,6 +58,23 @@ fn a_namespace_is_seen_as_it_is_and_as_it_changes() {
 }
 
 #[test]
+fn whoever_asks_sees_all_that_has_changed() {
+    sandbox::run("host::tests::whoever_asks_sees_all_that_has_changed", || {
+        let director = Namespace::new("director").unwrap();
+        let watch = director.run(|| HostWatch::start(None)).unwrap().unwrap();
+        for number in 1..=20 {
+            director.add_address("lo", format!("12.0.0.{number}/32").parse().unwrap()).unwrap();
+            let forwards = number % 2 == 0;
+            director.set_sysctl("net.ipv4.ip_forward", if forwards { "1" } else { "0" }).unwrap();
+            watch.catch_up(Duration::from_secs(60));
+            let view = watch.view();
+            assert!(view.owns(addr(&format!("12.0.0.{number}"))), "{number}: {view:?}");
+            assert_eq!(view.forwards_v4, forwards);
+        }
+    });
+}
+
+#[test]
 fn routes_of_ipv6_are_seen_with_the_link_their_router_is_on() {
     sandbox::run("host::tests::routes_of_ipv6_are_seen_with_the_link_their_router_is_on", || {
         let director = Namespace::new("director").unwrap();

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use rtnetlink::MulticastGroup;
+use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use tokio::sync::oneshot;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::dump::{self, Dirty};
 use crate::link::HostView;
@@ -18,9 +19,12 @@ use crate::link::HostView;
 #[derive(Debug)]
 pub struct HostWatch {
     shared: Arc<Shared>,
-    /// Dropped to end the thread.
-    _stop: oneshot::Sender<()>,
+    /// Asks the thread to look at what has changed until now; dropped to end it.
+    questions: UnboundedSender<Question>,
 }
+
+/// Answered when the view is as the host was when it was asked.
+type Question = SyncSender<()>;
 
 #[derive(Debug)]
 struct Shared {
@@ -32,19 +36,28 @@ impl HostWatch {
     /// Looks at the calling thread's network namespace, and goes on watching it. What is an address
     /// of the device with the number `own` is the director's, not the kernel's.
     pub fn start(own: Option<u32>) -> io::Result<Self> {
-        let (stop, stopped) = oneshot::channel();
+        let (questions, asked) = unbounded_channel();
         let (first, ready) = std::sync::mpsc::sync_channel(1);
         let shared = Arc::new(Shared { epoch: AtomicU64::new(0), view: Mutex::default() });
         let watched = Arc::clone(&shared);
         std::thread::Builder::new().name("ulvs-host".into()).spawn(move || {
             let started = first.clone();
-            if let Err(error) = watch(&watched, own, started, stopped) {
+            if let Err(error) = watch(&watched, own, started, asked) {
                 // Nobody waits any more if the first look had succeeded.
                 let _late = first.try_send(Err(error));
             }
         })?;
         ready.recv().map_err(io::Error::other)??;
-        Ok(Self { shared, _stop: stop })
+        Ok(Self { shared, questions })
+    }
+
+    /// Waits until the view shows what has changed until now; for so long at most.
+    pub fn catch_up(&self, patience: Duration) {
+        let (question, answer) = std::sync::mpsc::sync_channel(1);
+        if self.questions.send(question).is_ok() {
+            // The thread goes on without whoever does not wait any longer.
+            let _late = answer.recv_timeout(patience);
+        }
     }
 
     /// Grows with every change.
@@ -74,8 +87,8 @@ impl Shared {
 fn watch(
     shared: &Shared,
     own: Option<u32>,
-    started: std::sync::mpsc::SyncSender<io::Result<()>>,
-    stopped: oneshot::Receiver<()>,
+    started: SyncSender<io::Result<()>>,
+    mut questions: UnboundedReceiver<Question>,
 ) -> io::Result<()> {
     dump::runtime()?.block_on(async {
         let (connection, handle, mut news) = rtnetlink::new_multicast_connection(GROUPS)?;
@@ -85,31 +98,48 @@ fn watch(
         shared.publish(view.clone());
         // The starter waits for this one message.
         let _gone = started.try_send(Ok(()));
-        let follow = async {
-            loop {
-                let Ok(first) = tokio::time::timeout(SETTINGS_PERIOD, news.next()).await else {
-                    dump::refresh_settings(&mut view);
-                    shared.publish(view.clone());
-                    continue;
-                };
-                let Some((message, _)) = first else { return };
-                let mut dirty = concerns(&message);
-                tokio::time::sleep(COALESCE).await;
-                while let Ok((message, _)) = news.try_recv() {
-                    dirty = dirty | concerns(&message);
+        loop {
+            let (mut dirty, mut asked) = (Dirty::NONE, None);
+            tokio::select! {
+                first = news.next() => {
+                    let Some((message, _)) = first else {
+                        tracing::warn!("the kernel's notifications ended; routes are as of now");
+                        return Ok(());
+                    };
+                    dirty = concerns(&message);
+                    let more = tokio::time::timeout(COALESCE, questions.recv());
+                    asked = more.await.ok().flatten();
                 }
-                match dump::refresh(&handle, dirty, &mut view).await {
-                    Ok(()) => shared.publish(view.clone()),
-                    Err(error) => tracing::warn!("cannot read the kernel's routes: {error}"),
-                }
+                question = questions.recv() => match question {
+                    Some(question) => asked = Some(question),
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(SETTINGS_PERIOD) => {}
             }
-        };
-        tokio::select! {
-            () = follow => tracing::warn!("the kernel's notifications ended; routes are as of now"),
-            _ = stopped => {}
+            if asked.is_some() {
+                hear_all(&handle).await;
+            }
+            while let Ok((message, _)) = news.try_recv() {
+                dirty = dirty | concerns(&message);
+            }
+            match dump::refresh(&handle, dirty, &mut view).await {
+                Ok(()) => shared.publish(view.clone()),
+                Err(error) => tracing::warn!("cannot read the kernel's routes: {error}"),
+            }
+            if let Some(asked) = asked {
+                // Whoever asked may have gone on.
+                let _gone = asked.try_send(());
+            }
         }
-        Ok(())
     })
+}
+
+/// Waits until the notifications are there of all that has happened. They come by the same socket as
+/// the answer to a question, and in their order.
+async fn hear_all(handle: &Handle) {
+    let mut loopback = handle.link().get().match_index(LOOPBACK).execute();
+    // An error is an answer as well.
+    while let Ok(Some(_)) = loopback.try_next().await {}
 }
 
 /// Which part of the view a notification makes outdated.
@@ -135,6 +165,9 @@ const GROUPS: &[MulticastGroup] = &[
     MulticastGroup::Ipv6Route,
     MulticastGroup::Neigh,
 ];
+
+/// The number of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Notifications come in bursts; one look serves them all.
 const COALESCE: Duration = Duration::from_millis(20);
