@@ -28,10 +28,11 @@ pub fn edit(
         SnatCommand::Append(rule) => SnatCommand::Append(held(rule)?),
         SnatCommand::Insert(rule, number) => SnatCommand::Insert(held(rule)?, number),
         SnatCommand::Replace(rule, number) => SnatCommand::Replace(held(rule)?, number),
-        SnatCommand::List { .. } | SnatCommand::Policy => return Ok(()),
         other => other,
     };
-    command.apply(&mut rules, is_same)?;
+    if !command.apply(&mut rules, is_same)? {
+        return Ok(());
+    }
     table.set_snat(rules).map_err(|error| match error {
         ConfigError::OutOfMemory => "there are too many rules".into(),
         other => other.to_string(),

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::driver::tun::{Tun, TunConfig};
+use crate::engine::MarkRule;
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
 use crate::guard::{DOOR_NAME, Passages, Passed, Problem};
 use crate::host::privileges::{self, CapabilitySet};
@@ -193,7 +194,7 @@ fn unserved(
     let is_elsewhere = |key: &ServiceKey| match key {
         ServiceKey::Address { addr, .. } => !host.owns(*addr),
         ServiceKey::Mark { .. } => {
-            let mut networks = services.active_marks().filter_map(|rule| rule.destination);
+            let mut networks = services.active_marks().filter_map(MarkRule::destination_network);
             networks.any(|network| !host.owns(network.addr()))
         }
     };

@@ -356,6 +356,15 @@ fn a_mark_without_a_destination_is_for_every_address_of_the_director() {
 }
 
 #[test]
+fn opposites_and_flags_mark_packets_too() {
+    sandbox::run("daemon::tests::opposites_and_flags_mark_packets_too", || {
+        let rule = "-A PREROUTING ! -i lo ! -s 12.0.0.200 -p tcp -m multiport --dports 80,443 --syn \
+                    -m mark --mark 0 -j MARK --or-mark 7";
+        balance_marks(true, 2, rule);
+    });
+}
+
+#[test]
 fn a_service_without_servers_is_refused_by_icmp_and_not_by_a_reset() {
     let name = "daemon::tests::a_service_without_servers_is_refused_by_icmp_and_not_by_a_reset";
     sandbox::run(name, || {

@@ -10,7 +10,7 @@ pub mod event;
 pub mod fragments;
 pub mod ftp;
 pub mod local;
-mod mark;
+pub mod mark;
 mod network;
 pub mod rewrite;
 pub mod scheduler;

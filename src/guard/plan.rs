@@ -1,16 +1,15 @@
 //! Which sockets the services need on a host.
 
 use std::fs;
-use std::ops::RangeInclusive;
 
 use hashbrown::HashSet;
 
-use crate::engine::MarkRule;
 use crate::engine::ftp;
+use crate::engine::mark::{ALL_PORTS, MarkRule, Ports};
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
 use crate::packet::headers::{ISAKMP, protocol};
-use crate::packet::{Addr, Endpoint, Prefix};
+use crate::packet::{Addr, Endpoint, Family, Prefix};
 
 /// What a guard keeps the kernel away from: a port of one of its addresses, or a protocol there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,14 +30,12 @@ pub(super) fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<Serv
     let mut keys: HashSet<_> = services.services().map(|service| service.key()).collect();
     keys.extend(services.services().filter_map(|service| data_port(service.key())));
     for rule in services.active_marks() {
-        let Some((protocols, ports)) = endpoints_of(rule) else { continue };
-        let leads = |family| services.service(&ServiceKey::Mark { mark: rule.value, family });
-        let own = host.addresses.iter().map(|own| own.addr);
-        let own = own.filter(|addr| leads(addr.family()).is_some());
-        let own = own.filter(|addr| rule.destination.is_none_or(|prefix| prefix.contains(*addr)));
+        let Some(Asked { protocols, single: Some(ports), .. }) = asked_by(rule) else { continue };
+        let leads = |addr: &Addr| led_to(services, rule, addr.family()).is_some();
         let routed = overlaps(rule, host).filter(Prefix::is_single).map(|prefix| prefix.addr());
-        let own = own.chain(routed.filter(|addr| leads(addr.family()).is_some()));
-        for (addr, protocol) in own.flat_map(|addr| protocols.iter().map(move |each| (addr, *each)))
+        let addrs = own_addresses(rule, host).chain(routed).filter(leads);
+        for (addr, protocol) in
+            addrs.flat_map(|addr| protocols.iter().map(move |each| (addr, *each)))
         {
             let endpoints =
                 ports.iter().map(|port| ServiceKey::Address { protocol, addr, port: *port });
@@ -48,69 +45,100 @@ pub(super) fn guarded_keys(services: &Snapshot, host: &HostView) -> HashSet<Serv
     keys
 }
 
-/// A network that is the kernel's by a route, as far as the rule of a service's mark takes its
-/// packets. It has too many addresses to hold ports at each.
+/// A network that is the kernel's by a route, or an address of its own, as far as the rule of a
+/// service's mark takes its packets. It has too many addresses, or ports, to hold each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GuardedNetwork {
     pub service: ServiceKey,
     pub network: Prefix,
     pub protocol: Protocol,
     /// All ports if there are none.
-    pub ports: Vec<RangeInclusive<u16>>,
+    pub ports: Vec<Ports>,
 }
 
 /// Such networks, each once.
 pub(super) fn guarded_networks(services: &Snapshot, host: &HostView) -> Vec<GuardedNetwork> {
-    let mut networks = Vec::new();
+    let mut found = Vec::new();
     for rule in services.active_marks() {
-        let Some((protocols, _)) = endpoints_of(rule) else { continue };
-        for network in overlaps(rule, host).filter(|prefix| !prefix.is_single()) {
-            let service = ServiceKey::Mark { mark: rule.value, family: network.addr().family() };
-            if services.service(&service).is_none() {
-                continue;
-            }
+        let Some(Asked { protocols, single: few, ranges }) = asked_by(rule) else { continue };
+        let is_wide = few.is_none();
+        let own = own_addresses(rule, host).filter(|_| is_wide).filter_map(single);
+        let routed = overlaps(rule, host).filter(|prefix| is_wide || !prefix.is_single());
+        for network in own.chain(routed) {
+            let Some(service) = led_to(services, rule, network.addr().family()) else { continue };
             for protocol in &protocols {
-                let ports = rule.destination_ports.clone();
+                let ports = ranges.clone();
                 let guarded = GuardedNetwork { service, network, protocol: *protocol, ports };
-                if !networks.contains(&guarded) {
-                    networks.push(guarded);
+                if !found.contains(&guarded) {
+                    found.push(guarded);
                 }
             }
         }
     }
-    networks
+    found
 }
 
-/// The protocols and single ports that a rule takes, or port 0 for all; none if it picks out a few
-/// packets by where they come from, for which whole addresses are not taken from the kernel.
-fn endpoints_of(rule: &MarkRule) -> Option<(Vec<Protocol>, Vec<u16>)> {
+/// What a rule takes of an address.
+struct Asked {
+    protocols: Vec<Protocol>,
+    /// The ports, if they are few enough to be held one by one; 0 for all.
+    single: Option<Vec<u16>>,
+    /// All ports if there are none.
+    ranges: Vec<Ports>,
+}
+
+/// What a rule takes of each of its addresses; none if it picks out a few packets by where they come
+/// from, for which whole addresses are not taken from the kernel.
+fn asked_by(rule: &MarkRule) -> Option<Asked> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
-    let protocols =
-        protocols.filter(|each| rule.protocol.is_none_or(|number| number == each.number()));
-    let is_picky = rule.source.is_some() || rule.input.is_some();
-    let ports = single_ports(&rule.destination_ports);
-    (ports != [0] || !is_picky).then(|| (protocols.collect(), ports))
+    let protocols = protocols.filter(|each| rule.may_be(each.number())).collect();
+    let ranges = rule.destination_ports();
+    let count: usize = ranges.iter().map(|range| range.len()).sum();
+    match count {
+        0 => None,
+        1..=MOST_PORTS => {
+            let single = Some(ranges.iter().cloned().flatten().collect());
+            Some(Asked { protocols, single, ranges })
+        }
+        _ if ranges != [ALL_PORTS] => Some(Asked { protocols, single: None, ranges }),
+        _ if rule.is_picky() => None,
+        _ => Some(Asked { protocols, single: Some(vec![0]), ranges: Vec::new() }),
+    }
+}
+
+/// The addresses of the host's interfaces that a rule's packets may go to.
+fn own_addresses(rule: &MarkRule, host: &HostView) -> impl Iterator<Item = Addr> {
+    host.addresses.iter().map(|own| own.addr).filter(|addr| rule.may_go_to(*addr))
+}
+
+fn single(addr: Addr) -> Option<Prefix> {
+    let bits = match addr.family() {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    Prefix::new(addr, bits)
+}
+
+/// A service of a family to whose mark a rule may lead.
+fn led_to(services: &Snapshot, rule: &MarkRule, family: Family) -> Option<ServiceKey> {
+    let marks = services.services().filter_map(|service| match service.key() {
+        ServiceKey::Mark { mark, family: of } if of == family => Some(mark),
+        ServiceKey::Mark { .. } | ServiceKey::Address { .. } => None,
+    });
+    let mark = marks.filter(|mark| rule.may_give(*mark)).min()?;
+    Some(ServiceKey::Mark { mark, family })
 }
 
 /// What a rule's destination has in common with what is the kernel's by a route. The loopback
 /// network stays with the kernel.
 fn overlaps(rule: &MarkRule, host: &HostView) -> impl Iterator<Item = Prefix> {
-    let pairs = host.locals.iter().filter_map(|local| Some((*local, rule.destination?)));
+    let pairs = host.locals.iter().filter_map(|local| Some((*local, rule.destination_network()?)));
     let both = pairs.filter_map(|(local, wanted)| {
         let (wide, narrow) =
             if local.len() <= wanted.len() { (local, wanted) } else { (wanted, local) };
         wide.contains(narrow.addr()).then_some(narrow)
     });
     both.filter(|prefix| !prefix.addr().is_loopback())
-}
-
-/// The ports of ranges, if they are few enough to be held one by one; else 0, for all ports.
-fn single_ports(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
-    let count: usize = ranges.iter().map(|range| range.len()).sum();
-    match count {
-        1..=MOST_PORTS => ranges.iter().cloned().flatten().collect(),
-        _ => vec![0],
-    }
 }
 
 /// Ports that a guard holds for one rule at most.

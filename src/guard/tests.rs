@@ -3,7 +3,9 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::control::marks;
 use crate::engine::Moment;
+use crate::engine::mark::{Match, Side};
 use crate::engine::service::{
     ClientAddress, ForwardingMethod, RealSpec, ServiceSpec, ServiceTable, Tunnel,
 };
@@ -420,9 +422,9 @@ fn marked_networks_that_a_route_makes_local_are_kept_from_the_kernel() {
             let key = ServiceKey::Mark { mark: 5, family };
             table.add_service(ServiceSpec::new(key), Moment::default()).unwrap();
             let rule = |destination: &str, ports| MarkRule {
-                destination: Some(destination.parse().unwrap()),
-                protocol: Some(protocol::TCP),
-                destination_ports: vec![ports],
+                destination: Some(destination.parse::<crate::packet::Prefix>().unwrap().into()),
+                protocol: Some(protocol::TCP.into()),
+                matches: vec![Match::Multiport(Side::Destination, vec![ports].into())],
                 value: 5,
                 mask: u32::MAX,
                 ..MarkRule::default()
@@ -444,6 +446,34 @@ fn marked_networks_that_a_route_makes_local_are_kept_from_the_kernel() {
             table.flush();
             assert_eq!(update(&mut guard, &director, &table), []);
             assert_eq!(attempt(&client, &at(inside, 80)), refused);
+        }
+    });
+}
+
+/// A rule of marks for more ports than can be held, at an address of the kernel's own.
+#[test]
+fn ports_that_a_rule_of_marks_leaves_out_stay_with_the_kernel() {
+    let name = "guard::tests::ports_that_a_rule_of_marks_leaves_out_stay_with_the_kernel";
+    sandbox::run(name, || {
+        let (director, client) = pair();
+        let _ssh = director.run(|| TcpListener::bind("[::]:22")).unwrap().unwrap();
+        let table = ServiceTable::new(1);
+        let mut guard = Guard::new();
+        for (family, near) in [Family::V4, Family::V6].into_iter().zip(BOTH) {
+            let key = ServiceKey::Mark { mark: 5, family };
+            table.add_service(ServiceSpec::new(key), Moment::default()).unwrap();
+            let here = near.service;
+            let rule = format!("-A PREROUTING -d {here} -p tcp ! --dport 22 -j MARK --or-mark 5");
+            marks::edit(&table, &rule).unwrap();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at(here, 22)), Ok(()));
+            for port in [21, 23, 80, 60_000] {
+                assert!(is_silent(&client, &at(here, port)), "{port}");
+            }
+            assert_eq!(ask(&client, &at(here, 80), ANSWER), ErrorKind::ConnectionRefused);
+            marks::edit(&table, "-F").unwrap();
+            assert_eq!(update(&mut guard, &director, &table), []);
+            assert_eq!(attempt(&client, &at(here, 80)), Err(ErrorKind::ConnectionRefused));
         }
     });
 }

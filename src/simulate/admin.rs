@@ -81,17 +81,12 @@ impl Administration {
             Err(why) => return failed(why),
         };
         match commands.as_slice() {
-            [MarkCommand::List { numbered }] => {
+            [MarkCommand::List(listing)] => {
                 let mut stdout = "-P PREROUTING ACCEPT\n".to_owned();
                 if !words.contains(&"PREROUTING") {
                     stdout += OTHER_CHAINS;
                 }
-                for (number, rule) in (1..).zip(marks::list(&self.services)) {
-                    stdout += &match numbered {
-                        true => format!("{number:<4} {rule}\n"),
-                        false => format!("{rule}\n"),
-                    };
-                }
+                stdout += &listing.lines(&marks::list(&self.services));
                 Output { stdout, ..Output::default() }
             }
             commands => commands

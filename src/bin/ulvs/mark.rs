@@ -15,9 +15,11 @@ use super::snat::{carry_out, look_for, show};
   ulvs mark -S
   ulvs mark -F
 
-Words: -t mangle; -A -I -D -R PREROUTING, with a rule's number, -S, -L, -F; -i INTERFACE (a
+Words: -t mangle; -A -I -D -R -C PREROUTING, with a rule's number, -S, -L, -F; -i INTERFACE (a
 trailing + is any ending), -s and -d NETWORK or HOST, -p PROTOCOL, --sport and --dport
-PORT[:PORT], -m multiport --sports and --dports LIST, -m comment --comment TEXT, -j MARK --set-mark or --set-xmark NUMBER[/MASK].")]
+PORT[:PORT], --syn and --tcp-flags MASK SET, -m multiport --sports, --dports and --ports LIST,
+-m mark --mark NUMBER[/MASK], each of them with `!' before it for the opposite; -m comment --comment
+TEXT; -j MARK --set-mark or --set-xmark NUMBER[/MASK], --or-mark, --and-mark or --xor-mark NUMBER.")]
 pub struct Args {
     /// The words of `iptables -t mangle ... -j MARK`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -29,9 +31,9 @@ pub fn run(args: &Args) -> ExitCode {
     let commands = parse_mark(&args.words, &mut SystemNames::default());
     carry_out("mark", commands, |director, commands| {
         for command in commands {
-            if let MarkCommand::List { numbered } = command {
+            if let MarkCommand::List(listing) = command {
                 let rules = director.mark_rules()?;
-                show("PREROUTING", &rules, numbered);
+                show("PREROUTING", &rules, listing);
                 continue;
             }
             let remark = director.edit_marks(&words(&command))?;
@@ -40,7 +42,8 @@ pub fn run(args: &Args) -> ExitCode {
             | MarkCommand::Insert(rule, _)
             | MarkCommand::Replace(rule, _) = command
             {
-                look_for(rule.input.as_deref());
+                let named = rule.input.as_ref().map(|asked| asked.wanted.as_str());
+                look_for(named);
             }
         }
         Ok(())

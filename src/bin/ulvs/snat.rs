@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use ulvs::control::client::{Director, Failure};
-use ulvs::control::iptables::{SnatCommand, parse_snat};
+use ulvs::control::iptables::{Listing, SnatCommand, parse_snat};
 use ulvs::control::socket::{SocketTransport, default_path};
 
 /// Arguments of `ulvs snat`.
@@ -14,7 +14,7 @@ use ulvs::control::socket::{SocketTransport, default_path};
   ulvs snat -S
   ulvs snat -F
 
-Words: -t nat; -A -I -D -R POSTROUTING, with a rule's number, -S, -L, -F; -o INTERFACE (a trailing + is any ending),
+Words: -t nat; -A -I -D -R -C POSTROUTING, with a rule's number, -S, -L, -F; -o INTERFACE (a trailing + is any ending),
 -s and -d NETWORK, -p tcp|udp|icmp, -j SNAT --to-source ADDRESS[:PORT-PORT].")]
 pub struct Args {
     /// The words of `iptables -t nat ... -j SNAT`
@@ -26,8 +26,8 @@ pub struct Args {
 /// cannot be reached.
 pub fn run(args: &Args) -> ExitCode {
     carry_out("snat", parse_snat(&args.words), |director, command| match command {
-        SnatCommand::List { numbered } => {
-            director.snat_rules().map(|rules| show("POSTROUTING", &rules, numbered))
+        SnatCommand::List(listing) => {
+            director.snat_rules().map(|rules| show("POSTROUTING", &rules, listing))
         }
         SnatCommand::Append(rule)
         | SnatCommand::Insert(rule, _)
@@ -36,10 +36,11 @@ pub fn run(args: &Args) -> ExitCode {
             look_for(rule.out.as_deref());
             Ok(())
         }
-        SnatCommand::Policy => Ok(()),
-        SnatCommand::Delete(_) | SnatCommand::DeleteAt(_) | SnatCommand::Flush => {
-            director.edit_snat(&args.words.join(" "))
-        }
+        SnatCommand::Idle => Ok(()),
+        SnatCommand::Delete(_)
+        | SnatCommand::DeleteAt(_)
+        | SnatCommand::Check(_)
+        | SnatCommand::Flush => director.edit_snat(&args.words.join(" ")),
     })
 }
 
@@ -59,14 +60,11 @@ pub(super) fn look_for(interface: Option<&str>) {
 }
 
 /// Lists rules in the form of `iptables -S`, each after its number if those are wanted.
-pub(super) fn show(chain: &str, rules: &[String], numbered: bool) {
-    println!("-P {chain} ACCEPT");
-    for (number, rule) in (1..).zip(rules) {
-        match numbered {
-            true => println!("{number:<4} {rule}"),
-            false => println!("{rule}"),
-        }
+pub(super) fn show(chain: &str, rules: &[String], listing: Listing) {
+    if listing.only.is_none() {
+        println!("-P {chain} ACCEPT");
     }
+    print!("{}", listing.lines(rules));
 }
 
 /// Has a director do what the command `ulvs NAME` was given.

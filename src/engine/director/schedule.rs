@@ -61,7 +61,7 @@ impl Director {
         transit: &Transit<'_, '_, impl Network>,
     ) -> Option<Arc<VirtualService>> {
         let Endpoint { addr, port } = asked.flow.destination;
-        let marked = self.marked_service(transit.headers, transit.network);
+        let marked = self.marked_service(transit);
         marked.or_else(|| self.snapshot.lookup(asked.protocol, addr, port)).cloned()
     }
 
@@ -92,11 +92,10 @@ impl Director {
     /// for the host itself.
     fn marked_service(
         &self,
-        headers: &Headers,
-        network: &impl Network,
+        transit: &Transit<'_, '_, impl Network>,
     ) -> Option<&Arc<VirtualService>> {
-        let addr = headers.destination.addr;
-        let mark = self.snapshot.mark(headers, network);
+        let (addr, network) = (transit.headers.destination.addr, transit.network);
+        let mark = self.snapshot.mark(transit.subject(), network);
         if mark == 0 || !self.snapshot.is_virtual(addr) && network.owner(addr) == Owner::Other {
             return None;
         }

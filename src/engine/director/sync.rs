@@ -117,7 +117,7 @@ impl Director {
     /// What a connection begins with that is of interest to other directors.
     pub(super) fn traits(&self, transit: &Transit<'_, '_, impl Network>) -> SyncTraits {
         SyncTraits {
-            mark: self.snapshot.mark(transit.headers, transit.network),
+            mark: self.snapshot.mark(transit.subject(), transit.network),
             tracked: self.snapshot.settings.conntrack != 0,
             heard: None,
         }

@@ -3,6 +3,7 @@
 use crate::engine::conn::sctp::SctpEvent;
 use crate::engine::conn::tcp::TcpFlags;
 use crate::engine::event::Event;
+use crate::engine::mark::Subject;
 use crate::engine::network::Network;
 use crate::engine::sip::call_id;
 use crate::engine::time::Moment;
@@ -31,7 +32,7 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
         network: &'a N,
         now: Moment,
     ) -> Self {
-        let flags = tcp_flags(packet, headers);
+        let Subject { flags, .. } = Subject::new(headers, packet.bytes());
         Self { packet, headers, network, now, flags }
     }
 
@@ -39,6 +40,11 @@ impl<'a, 'b, N: Network> Transit<'a, 'b, N> {
     #[inline]
     pub fn tell(&self, event: impl FnOnce() -> Event) {
         self.network.witness(event);
+    }
+
+    /// The packet as rules of marks see it.
+    pub fn subject(&self) -> Subject<'a> {
+        Subject { headers: self.headers, flags: self.flags }
     }
 
     /// The bytes from the transport header on.
@@ -111,9 +117,3 @@ pub(super) fn misread_flags(packet: &PacketBuf<'_>) -> Option<TcpFlags> {
 }
 
 const IPV6_HEADER_LEN: usize = 40;
-
-/// The flags of a TCP segment; parsing has seen to it that they are there.
-fn tcp_flags(packet: &PacketBuf<'_>, headers: &Headers) -> Option<TcpFlags> {
-    (headers.protocol == protocol::TCP)
-        .then(|| TcpFlags(packet.bytes().get(headers.transport + 13).copied().unwrap_or(0)))
-}

@@ -8,12 +8,12 @@ use super::pool::VirtualService;
 use super::real::RealServer;
 use super::spec::{Protocol, ServiceKey, Timeouts};
 use crate::engine::local::Locals;
-use crate::engine::mark::{MarkRule, mark};
+use crate::engine::mark::{MarkRule, Subject, mark};
 use crate::engine::network::Network;
 use crate::engine::settings::Settings;
 use crate::engine::snat::SnatRule;
 use crate::engine::sync::{Entry, SyncRoles, flag};
-use crate::packet::{Addr, Endpoint, Family, Headers, Prefix};
+use crate::packet::{Addr, Endpoint, Family, Prefix};
 
 /// The services as they are at one moment. Never changes once published.
 #[derive(Clone, Debug, Default)]
@@ -96,8 +96,8 @@ impl Snapshot {
     }
 
     /// The firewall mark that a packet gets.
-    pub fn mark(&self, headers: &Headers, network: &impl Network) -> u32 {
-        mark(&self.marks, headers, network)
+    pub fn mark(&self, packet: Subject<'_>, network: &impl Network) -> u32 {
+        mark(&self.marks, packet, network)
     }
 
     /// The rules whose marks may lead to a service.
@@ -109,7 +109,7 @@ impl Snapshot {
 
     /// The single addresses whose packets may be a marked service's.
     pub fn marked_addresses(&self) -> impl Iterator<Item = Addr> {
-        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        let networks = self.active_marks().filter_map(MarkRule::destination_network);
         networks.filter(Prefix::is_single).map(|prefix| prefix.addr())
     }
 
@@ -143,9 +143,9 @@ impl Snapshot {
         let translated = self.snat.iter().map(|rule| rule.to);
         let all = addresses.chain(translated).chain(self.marked_addresses());
         self.virtual_addrs = all.collect();
-        let networks = self.active_marks().filter_map(|rule| rule.destination);
+        let networks = self.active_marks().filter_map(MarkRule::destination_network);
         self.marked_networks = networks.filter(|prefix| !prefix.is_single()).collect();
-        let marks_own = self.active_marks().any(|rule| rule.destination.is_none());
+        let marks_own = self.active_marks().any(|rule| rule.destination_network().is_none());
         self.marks_own = marks_own;
         let tells_calls =
             |service: &&Arc<VirtualService>| service.pool().spec().persistence_engine.is_some();

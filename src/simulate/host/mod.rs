@@ -24,6 +24,7 @@ use crate::control::RunningSync;
 use crate::engine::conn::Direction;
 use crate::engine::event::Event;
 use crate::engine::fragments::{Gathered, Reassembly};
+use crate::engine::mark::Subject;
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, DropReason, Moment, Network, Owner, Verdict};
 use crate::packet::fragment::Cutter;
@@ -371,7 +372,7 @@ impl DirectorHost {
 
     fn mark_of(&self, packet: &Packet) -> Option<u32> {
         let headers = Headers::parse(&packet.raw).ok()?;
-        let mark = self.director.snapshot().mark(&headers, &self.routes);
+        let mark = self.director.snapshot().mark(Subject::new(&headers, &packet.raw), &self.routes);
         (mark != 0).then_some(mark)
     }
 
