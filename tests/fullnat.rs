@@ -6,7 +6,6 @@ mod bed;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
 
 use bed::{Director, PATIENCE};
 use ulvs::driver::Receiver;
@@ -256,7 +255,7 @@ fn a_closed_port_is_refused_to_the_client() {
         // The error about a datagram comes back to who sent it.
         let ask = || {
             let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect(to).unwrap();
             socket.send(b"question").unwrap();
             socket.recv(&mut [0; 16]).unwrap_err().kind()

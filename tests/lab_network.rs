@@ -78,7 +78,7 @@ fn the_client_reaches_a_real_server_when_the_kernel_routes() {
         let client = network.host("client").unwrap();
         client.add_route(&Route::default_via(nat::OUTSIDE.into())).unwrap();
 
-        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(20));
         let mut stream = client.run(connect).unwrap().unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();

@@ -242,7 +242,7 @@ fn datagrams_longer_than_the_tunnel_leave_in_fragments() {
         let server = lab.host("real1").run(|| UdpSocket::bind((VIRTUAL, 53))).unwrap().unwrap();
         let client = lab.host("client").run(|| UdpSocket::bind(("0.0.0.0", 0))).unwrap().unwrap();
         for socket in [&server, &client] {
-            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
         }
         // With the outer header it is longer than the link takes.
         let sent: Vec<u8> = (0..1470u32).map(|n| n as u8).collect();

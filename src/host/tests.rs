@@ -11,7 +11,7 @@ fn addr(text: &str) -> Addr {
 
 /// Waits until the view is as wanted.
 fn eventually(watch: &HostWatch, wanted: impl Fn(&HostView) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !wanted(&watch.view()) {
         assert!(Instant::now() < deadline, "not in {:?}", watch.view());
         std::thread::sleep(Duration::from_millis(5));

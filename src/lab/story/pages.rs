@@ -9,7 +9,7 @@ use crate::lab::services::mysql;
 use crate::lab::web;
 
 /// How long anything may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one request brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
