@@ -275,8 +275,14 @@ fn a_table_that_is_restored_twice_has_no_rule_twice() {
     assert!(text.contains("--comment \"the web\""), "{text}");
     ipvsadm(&handler, "-R", &text);
     assert_eq!(ipvsadm(&handler, "-S --full", ""), text);
+    // One has a part of the other's ports.
+    let more = "snat -A POSTROUTING -j SNAT --to-source 12.0.0.8:61000-61100
+        snat -A POSTROUTING -j SNAT --to-source 12.0.0.8\n";
+    ipvsadm(&handler, "-R", more);
+    ipvsadm(&handler, "-R", more);
+    assert_eq!(ipvsadm(&handler, "-S --full", "").matches("12.0.0.8").count(), 2);
     ipvsadm(&handler, "-R", "snat -A POSTROUTING -j SNAT --to-source 12.0.0.9");
-    assert_eq!(ipvsadm(&handler, "-S --full", "").matches("snat -A").count(), 2);
+    assert_eq!(ipvsadm(&handler, "-S --full", "").matches("snat -A").count(), 4);
 }
 
 #[test]

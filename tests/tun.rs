@@ -395,6 +395,35 @@ fn addresses_that_the_host_does_not_have_are_served() {
     });
 }
 
+/// Networks that a rule of marks names and a route makes the host's.
+#[test]
+fn marked_networks_of_the_host_are_served() {
+    run("marked_networks_of_the_host_are_served", || {
+        let bed = over_tun(&[]);
+        let local = ["route", "add", "local", "203.0.113.0/24", "dev", "lo"];
+        assert!(bed.host("director").command("ip").args(local).status().unwrap().success());
+        route(&bed, "client", "203.0.113.0/24", nat::OUTSIDE);
+        let rule = "-A PREROUTING -d 203.0.113.0/24 -p tcp -m multiport ! --dports 22,81";
+        bed.ulvs(&format!("mark {rule} -j MARK --set-mark 5"));
+        bed.configure(&["-A -f 5 -s rr", "-a -f 5 -r 192.168.200.110 -m"]);
+        let here: Ipv4Addr = "203.0.113.200".parse().unwrap();
+        // The director hears of the route a little later than it is there.
+        let start = Instant::now();
+        while bed.connect("client", (here, 80)).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the network is the kernel's for ever");
+        }
+        let fetch = || web::get((here, 80).into(), "/", PATIENCE);
+        for host in ["client", "director"] {
+            assert_eq!(bed.host(host).run(fetch).unwrap().unwrap().server, "real1", "{host}");
+        }
+        let listen = || TcpListener::bind((here, 22)).unwrap();
+        let _ssh = bed.host("director").run(listen).unwrap();
+        bed.connect("client", (here, 22)).unwrap();
+        let refused = bed.connect("client", (here, 81)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
 #[test]
 fn real_servers_go_out_under_the_directors_address() {
     run("real_servers_go_out_under_the_directors_address", || {

@@ -13,7 +13,7 @@ use std::io;
 
 use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set};
 use super::nftables::{PORT, PROTOCOL, addresses, key, key_type, octets};
-use super::plan::{guarded_keys, with_keys};
+use super::plan::{GuardedNetwork, guarded_keys, guarded_networks, with_keys};
 use super::untrack::Untracked;
 use crate::engine::ftp;
 use crate::engine::service::{ForwardingMethod, ServiceKey, Snapshot};
@@ -42,6 +42,9 @@ pub struct Diverted {
     services: BTreeSet<(Addr, u8, u16)>,
     /// Protocols at those of which the director has every port.
     whole: BTreeSet<(Addr, u8)>,
+    /// Networks that are the kernel's by a route, as far as rules of marks take their packets, and
+    /// addresses of its own of which they take more ports than can be listed.
+    marked: Vec<GuardedNetwork>,
     /// Real servers, whatever they send.
     servers: BTreeSet<Addr>,
     /// Real servers that answer to local addresses.
@@ -70,6 +73,7 @@ impl Diverted {
         for key in guarded_keys(services, host) {
             diverted.add_service(key, host);
         }
+        diverted.marked = guarded_networks(services, host);
         for service in services.services() {
             for real in service.pool().reals().iter() {
                 if host.owns(real.addr()) {
@@ -101,14 +105,15 @@ impl Diverted {
     /// What of it need not be tracked once the director has forwarded it.
     pub fn untracked(&self) -> Untracked {
         let addresses = self.addresses.union(&self.shared).copied().collect();
-        Untracked { device: self.device, addresses, servers: self.reached.clone() }
+        let networks = self.marked.iter().map(|each| each.network).collect();
+        Untracked { device: self.device, addresses, networks, servers: self.reached.clone() }
     }
 
     /// The same from these interfaces; from all by which packets reach the kernel if none is named.
     pub fn by(mut self, host: &HostView, only: &[String]) -> Self {
         self.interfaces = watched(host, self.device, only);
         // The host's own clients.
-        if !self.shared.is_empty() || !self.addresses.is_empty() {
+        if !self.shared.is_empty() || !self.addresses.is_empty() || !self.marked.is_empty() {
             self.interfaces.push("lo".into());
         }
         self
@@ -144,6 +149,7 @@ impl Diverted {
     fn is_empty(&self) -> bool {
         self.addresses.is_empty()
             && self.shared.is_empty()
+            && self.marked.is_empty()
             && self.servers.is_empty()
             && self.reached.is_empty()
             && self.networks.is_empty()
@@ -283,6 +289,7 @@ impl FamilyRules<'_> {
         }
         self.by_address(addresses, destination);
         self.by_service(diverted);
+        self.by_network(&diverted.marked);
         let family = self.family;
         for prefix in diverted.networks.iter().filter(|each| each.addr().family() == family) {
             let mut rule = within(*prefix, source);
@@ -338,6 +345,38 @@ impl FamilyRules<'_> {
             let mut rule = start.to_vec();
             rule.push(Expression::Lookup { register: 0, set });
             self.divert(rule);
+        }
+    }
+
+    /// By network, protocol and ports; and what else may belong to those: fragments and errors.
+    fn by_network(&mut self, marked: &[GuardedNetwork]) {
+        let Fields { destination, .. } = fields(self.family);
+        let (mut known, family) = (Vec::new(), self.family);
+        let marked = marked.iter().filter(|each| each.network.addr().family() == family);
+        for GuardedNetwork { network, protocol, ports, .. } in marked {
+            let inside = within(*network, destination);
+            if !known.contains(network) {
+                known.push(*network);
+                self.divert([self.is_fragment(), inside.clone()].concat());
+                self.errors(&inside);
+            }
+            let is_protocol = [
+                Expression::TransportProtocol { register: 0 },
+                compare(Relation::Equal, vec![protocol.number()]),
+            ];
+            let rule = [&inside[..], &is_protocol].concat();
+            if ports.is_empty() {
+                self.divert(rule.clone());
+            }
+            for range in ports {
+                let bound = |relation, port: &u16| compare(relation, port.to_be_bytes().to_vec());
+                let is_port = [
+                    load(0, Base::Transport, 2, 2),
+                    bound(Relation::AtLeast, range.start()),
+                    bound(Relation::AtMost, range.end()),
+                ];
+                self.divert([&rule[..], &is_port].concat());
+            }
         }
     }
 
@@ -454,7 +493,7 @@ fn ether_type(family: Family) -> [u8; 2] {
     }
 }
 
-fn within(prefix: Prefix, offset: u32) -> Vec<Expression> {
+pub(super) fn within(prefix: Prefix, offset: u32) -> Vec<Expression> {
     let network = octets(prefix.addr());
     let bits = usize::from(prefix.len());
     let mask: Vec<u8> = (0..network.len())

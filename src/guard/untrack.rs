@@ -8,9 +8,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::divert::within;
 use super::nftables::{Base, Contents, Expression, Hook, OwnedTable, Relation, Set};
 use super::nftables::{addresses, octets};
-use crate::packet::{Addr, Family};
+use crate::packet::{Addr, Family, Prefix};
 
 /// The rules, as long as this lives.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Untracked {
     pub device: u32,
     /// The director's addresses, which it answers from.
     pub addresses: BTreeSet<Addr>,
+    /// Networks whose addresses are the director's as well.
+    pub networks: Vec<Prefix>,
     /// Real servers, which clients' packets go to. What comes from them is handed back, unless it is
     /// from one of the addresses.
     pub servers: BTreeSet<Addr>,
@@ -50,7 +53,7 @@ impl Untracking {
     fn install(&mut self, wanted: &Untracked) -> io::Result<()> {
         for (family, table) in [Family::V4, Family::V6].into_iter().zip(&mut self.tables) {
             let contents = wanted.contents(family);
-            if contents.sets.is_empty() {
+            if contents.rules.is_empty() {
                 *table = None;
                 continue;
             }
@@ -79,6 +82,16 @@ impl Untracked {
             }
         }
         let len = if family == Family::V4 { 4 } else { 16 };
+        let value = self.device.to_ne_bytes().to_vec();
+        let arrival = [
+            Expression::Arrival { register: 0 },
+            Expression::Compare { register: 0, relation: Relation::Equal, value },
+        ];
+        for network in self.networks.iter().filter(|each| each.addr().family() == family) {
+            let mut rule = [&arrival[..], &within(*network, source)].concat();
+            rule.push(Expression::Untrack);
+            contents.rules.push(rule);
+        }
         for (set, offset, end) in [
             (ADDRESSES, source, Expression::Untrack),
             (SERVERS, source, Expression::Accept),
@@ -87,14 +100,12 @@ impl Untracked {
             if contents.sets.iter().all(|each| each.name != set) {
                 continue;
             }
-            let value = self.device.to_ne_bytes().to_vec();
-            contents.rules.push(vec![
-                Expression::Arrival { register: 0 },
-                Expression::Compare { register: 0, relation: Relation::Equal, value },
+            let rule = [
                 Expression::Payload { register: 0, base: Base::Network, offset, len },
                 Expression::Lookup { register: 0, set },
                 end,
-            ]);
+            ];
+            contents.rules.push([&arrival[..], &rule].concat());
         }
         contents
     }

@@ -13,7 +13,7 @@ use super::listing::put;
 use super::names::NoNames;
 use super::{Ran, Session};
 use crate::control::client::{Failure, Remark};
-use crate::control::iptables::{Command, parse_snat};
+use crate::control::iptables::{Command, Shown, parse_snat};
 use crate::control::marks::{self, parse_mark};
 use crate::engine::settings::Setting;
 use crate::engine::{MarkRule, Settings, SnatRule};
@@ -89,7 +89,7 @@ impl Session<'_, '_> {
         let mut remark = None;
         for command in parse_mark(words, self.names).map_err(refused)? {
             if let Command::Append(rule) = &command
-                && self.has(Rule::Mark(rule.clone()))?
+                && self.has(&Rule::Mark(rule.clone()))?
             {
                 continue;
             }
@@ -100,25 +100,33 @@ impl Session<'_, '_> {
 
     fn edit_snat(&mut self, words: &[String]) -> Result<Remark, Failure> {
         if let Command::Append(rule) = parse_snat(words).map_err(refused)?
-            && self.has(Rule::Snat(rule))?
+            && self.has(&Rule::Snat(rule))?
         {
             return Ok(None);
         }
         self.director.edit_snat(&words.join(" ")).map(|()| None)
     }
 
-    /// Whether the director has a rule that `-R` is about to add: as many of its like as the table
-    /// has up to there.
-    fn has(&mut self, rule: Rule) -> Result<bool, Failure> {
+    /// Whether the director has a rule that `-R` is about to add, and that is none of those that
+    /// the table has up to there.
+    fn has(&mut self, rule: &Rule) -> Result<bool, Failure> {
         let Some(restored) = &mut self.restored else { return Ok(false) };
-        let wanted = 1 + restored.iter().filter(|each| **each == rule).count();
-        let lines = match rule {
-            Rule::Mark(_) => self.director.mark_rules()?,
-            Rule::Snat(_) => self.director.snat_rules()?,
+        let (lines, taken, shown) = match rule {
+            Rule::Mark(rule) => {
+                let shown = marks::Shown(rule).to_string();
+                (self.director.mark_rules()?, &mut restored.marks, shown)
+            }
+            Rule::Snat(rule) => {
+                let shown = Shown(rule).to_string();
+                (self.director.snat_rules()?, &mut restored.snat, shown)
+            }
         };
-        let there = lines.iter().filter(|line| rule.is_met_by(line)).count();
-        restored.push(rule);
-        Ok(there >= wanted)
+        let free: Vec<_> = (0..lines.len()).filter(|at| !taken.contains(at)).collect();
+        let same = free.iter().find(|at| lines[**at] == shown);
+        let there = same.or_else(|| free.iter().find(|at| rule.is_met_by(&lines[**at]))).copied();
+        // A new one comes to the end.
+        taken.push(there.unwrap_or(lines.len()));
+        Ok(there.is_some())
     }
 
     /// Sets `[-w] NAME=VALUE`.
@@ -143,9 +151,15 @@ fn refused(hint: String) -> Failure {
     Failure::Refused { errno: Errno::EINVAL, hint: Some(hint) }
 }
 
+/// The rules that a saved table has up to some line, each by its place among the director's.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    marks: Vec<usize>,
+    snat: Vec<usize>,
+}
+
 /// A rule of a saved table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+enum Rule {
     Mark(MarkRule),
     Snat(SnatRule),
 }

@@ -75,7 +75,7 @@ struct Session<'a, 'c> {
     director: Director<'a>,
     names: &'a mut dyn Names,
     /// During `-R`, the rules of marks and of source NAT that it has been through.
-    restored: Option<Vec<beyond::Rule>>,
+    restored: Option<beyond::Restored>,
 }
 
 /// The command is over, and with it a `-R` that it is part of.
@@ -135,7 +135,7 @@ impl Session<'_, '_> {
     fn restore(&mut self) -> Ran {
         let mut status = 0;
         let mut line = String::new();
-        self.restored = Some(Vec::new());
+        self.restored = Some(beyond::Restored::default());
         loop {
             line.clear();
             if self.console.stdin.read_line(&mut line)? == 0 {
