@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 use crate::packet::PacketBuf;
 
 pub mod af_packet;
+pub(crate) mod bpf;
 pub mod memory;
 mod multicast;
 pub mod pcap;

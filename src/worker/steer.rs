@@ -7,6 +7,11 @@
 //! worker, which computes the owner itself and hands the packet over. Fragments meet where their
 //! addresses alone lead them, and go on as a whole.
 
+use crate::driver::bpf::{
+    A_TO_X, JUMP_ALWAYS, JUMP_AT_LEAST, JUMP_BITS, JUMP_EQUAL, LOAD_BYTE, LOAD_CONSTANT,
+    LOAD_CONSTANT_X, LOAD_HALF, LOAD_HALF_INDEXED, LOAD_HEADER_LEN_X, LOAD_MEMORY_X, LOAD_WORD,
+    MULTIPLY, RETURN, RETURN_A, SHIFT_RIGHT, STORE, XOR_X,
+};
 use crate::engine::local::{FIRST_LOCAL_PORT, Locals};
 use crate::engine::shard::{FACTOR, PORT_FACTOR, fold};
 use crate::packet::headers::{ISAKMP, protocol};
@@ -78,26 +83,6 @@ const ETHER_TYPE_AT: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 /// Where the IP header starts, whatever is in front of it.
 const IP_AT: u32 = libc::SKF_NET_OFF as u32;
 
-const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-const LOAD_HALF_INDEXED: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
-const LOAD_HEADER_LEN: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
-const LOAD_CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
-const LOAD_CONSTANT_X: u32 = libc::BPF_LDX | libc::BPF_IMM;
-const LOAD_MEMORY_X: u32 = libc::BPF_LDX | libc::BPF_MEM;
-const STORE: u32 = libc::BPF_ST;
-const MOVE_TO_X: u32 = libc::BPF_MISC | libc::BPF_TAX;
-const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const JUMP_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-const JUMP_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-const JUMP_ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
-const MULTIPLY: u32 = libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K;
-const XOR_X: u32 = libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X;
-const SHIFT_RIGHT: u32 = libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K;
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
-
 /// Where a family's IP header has what the program looks at.
 struct Layout {
     source: u32,
@@ -148,7 +133,7 @@ impl Assembler {
     fn load_fold(&mut self, layout: &Layout, addr_at: u32) {
         self.push(LOAD_WORD, IP_AT + addr_at, 0, 0);
         for word in 1..layout.words {
-            self.push(MOVE_TO_X, 0, 0, 0);
+            self.push(A_TO_X, 0, 0, 0);
             self.push(LOAD_WORD, IP_AT + addr_at + 4 * word, 0, 0);
             self.push(XOR_X, 0, 0, 0);
         }
@@ -172,7 +157,7 @@ impl Assembler {
 
     fn load_header_len(&mut self, layout: &Layout) {
         match layout.len {
-            None => self.push(LOAD_HEADER_LEN, IP_AT, 0, 0),
+            None => self.push(LOAD_HEADER_LEN_X, IP_AT, 0, 0),
             Some(len) => self.push(LOAD_CONSTANT_X, len, 0, 0),
         }
     }
@@ -234,10 +219,10 @@ mod tests {
                 LOAD_HALF => a = load(k, 2)?,
                 LOAD_BYTE => a = load(k, 1)?,
                 LOAD_HALF_INDEXED => a = load(x.wrapping_add(k), 2)?,
-                LOAD_HEADER_LEN => x = 4 * (load(k, 1)? & 15),
+                LOAD_HEADER_LEN_X => x = 4 * (load(k, 1)? & 15),
                 LOAD_CONSTANT => a = k,
                 LOAD_CONSTANT_X => x = k,
-                MOVE_TO_X => x = a,
+                A_TO_X => x = a,
                 LOAD_MEMORY_X => x = memory[k as usize],
                 STORE => memory[k as usize] = a,
                 JUMP_EQUAL => at += jump(a == k),

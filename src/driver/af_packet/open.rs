@@ -3,12 +3,13 @@
 use std::io;
 
 use nix::net::if_::if_nametoindex;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 
 use super::config::{AfPacketConfig, RESERVE_BYTES, SHORT_FRAME_BYTES};
 use super::receiver::{AfPacketReceiver, Inlet};
 use super::sender::AfPacketSender;
 use crate::driver::ReceiverCounters;
+use crate::driver::bpf::{JUMP_GREATER, LOAD_LENGTH, RETURN, instruction};
 use crate::driver::sys::{Fanout, Geometry, PacketSocket, SlotRing};
 
 /// An interface opened for one worker.
@@ -179,10 +180,10 @@ impl<'a> Port<'a> {
             Length::Long => (NOTHING, WHOLE),
         };
         let filter = [
-            SockFilter::new(LOAD_LENGTH, 0, 0, 0),
-            SockFilter::new(JUMP_IF_GREATER, 0, 1, SHORT_FRAME_BYTES as u32),
-            SockFilter::new(RETURN, 0, 0, long),
-            SockFilter::new(RETURN, 0, 0, short),
+            instruction(LOAD_LENGTH, 0, 0, 0),
+            instruction(JUMP_GREATER, SHORT_FRAME_BYTES as u32, 0, 1),
+            instruction(RETURN, long, 0, 0),
+            instruction(RETURN, short, 0, 0),
         ];
         SockRef::from(socket)
             .attach_filter(&filter)
@@ -209,7 +210,7 @@ impl<'a> Port<'a> {
     /// it would receive what is another's.
     fn join_group(&self, socket: &PacketSocket, group: Fanout) -> io::Result<u16> {
         SockRef::from(socket)
-            .attach_filter(&[SockFilter::new(RETURN, 0, 0, NOTHING)])
+            .attach_filter(&[instruction(RETURN, NOTHING, 0, 0)])
             .map_err(|e| self.failed("close socket filter", e))?;
         self.bind(socket, ALL_PROTOCOLS)?;
         socket.join_fanout(group).map_err(|e| self.failed("join fanout group", e))
@@ -263,12 +264,7 @@ pub(super) fn failed(interface: &str, operation: &str, error: &io::Error) -> io:
 
 const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
 
-/// Loads a frame's length, from its Ethernet header on.
-const LOAD_LENGTH: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_LEN) as u16;
-/// Jumps over the next instruction unless what was loaded is greater than a constant.
-const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
-/// Ends a program with a constant: how much of the frame is received.
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+/// How much of a frame is received, by what a program returns.
 const NOTHING: u32 = 0;
 const WHOLE: u32 = u32::MAX;
 

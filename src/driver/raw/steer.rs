@@ -6,6 +6,11 @@
 
 use socket2::SockFilter;
 
+use crate::driver::bpf::{
+    A_TO_X, ADD, AND, JUMP_ALWAYS, JUMP_BITS, JUMP_EQUAL, LOAD_BYTE_INDEXED, LOAD_CONSTANT_X,
+    LOAD_HEADER_LEN_X, LOAD_MEMORY, LOAD_MEMORY_X, LOAD_WORD_INDEXED, MODULO, MULTIPLY, RETURN,
+    SHIFT_RIGHT, STORE, X_TO_A, XOR_X, instruction,
+};
 use crate::packet::Family;
 use crate::packet::headers::protocol;
 
@@ -13,12 +18,12 @@ use crate::packet::headers::protocol;
 pub fn program(family: Family, outer: u8, number: u32, sharers: u32) -> Vec<SockFilter> {
     let mut program = Vec::new();
     let mut push = |code: u32, k: u32, jt: u8, jf: u8| {
-        program.push(SockFilter::new(code as u16, jt, jf, k));
+        program.push(instruction(code, k, jt, jf));
     };
     // X: where the inner packet starts. Over IPv6 the kernel filters what is behind the header.
     match family {
-        Family::V4 => push(LOAD_HEADER_LEN, 0, 0, 0),
-        Family::V6 => push(LOAD_X, 0, 0, 0),
+        Family::V4 => push(LOAD_HEADER_LEN_X, 0, 0, 0),
+        Family::V6 => push(LOAD_CONSTANT_X, 0, 0, 0),
     }
     if outer == protocol::GRE {
         // Four bytes, and four more for each of checksum, key and sequence number.
@@ -59,26 +64,6 @@ pub fn program(family: Family, outer: u8, number: u32, sharers: u32) -> Vec<Sock
 
 /// **Source** — 2^32 divided by the golden ratio (Knuth, TAOCP 6.4).
 const FACTOR: u32 = 0x9e37_79b1;
-
-const LOAD_HEADER_LEN: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
-const LOAD_X: u32 = libc::BPF_LDX | libc::BPF_IMM;
-const LOAD_BYTE_INDEXED: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
-const LOAD_WORD_INDEXED: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_IND;
-const LOAD_MEMORY: u32 = libc::BPF_LD | libc::BPF_MEM;
-const LOAD_MEMORY_X: u32 = libc::BPF_LDX | libc::BPF_MEM;
-const STORE: u32 = libc::BPF_ST;
-const X_TO_A: u32 = libc::BPF_MISC | libc::BPF_TXA;
-const A_TO_X: u32 = libc::BPF_MISC | libc::BPF_TAX;
-const ADD: u32 = libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K;
-const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-const XOR_X: u32 = libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X;
-const MULTIPLY: u32 = libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K;
-const MODULO: u32 = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
-const SHIFT_RIGHT: u32 = libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K;
-const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const JUMP_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-const JUMP_ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 #[cfg(test)]
 mod tests {
