@@ -4,10 +4,10 @@
 mod bed;
 
 use std::io::{ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use bed::capture::{Capture, Seen};
-use bed::{Bed, PATIENCE};
+use bed::Bed;
 use ulvs::lab::net::{Route, sandbox};
 use ulvs::lab::topology::{Host, Topology, ipv6, nat, port, switched};
 
@@ -90,15 +90,9 @@ fn traffic(family: &Family, bed: &Bed) {
     let mut broken = bed.connect("client", family.at(family.service, 80)).unwrap();
     broken.write_all(b"GET / HTT").unwrap();
     reset(broken);
-    let bind = |host: &str, addr: IpAddr, port: u16| {
-        let at = SocketAddr::new(addr, port);
-        let socket = bed.host(host).run(|| UdpSocket::bind(at)).unwrap().unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    };
-    let client = bind("client", family.client, 0);
+    let client = bed.datagrams("client", (family.client, 0));
     client.connect(family.at(family.service, 53)).unwrap();
-    let server = bind("real1", family.servers[0], 53);
+    let server = bed.datagrams("real1", (family.servers[0], 53));
     client.send(b"question").unwrap();
     let (_, from) = server.recv_from(&mut [0; 64]).unwrap();
     server.send_to(b"answer", from).unwrap();

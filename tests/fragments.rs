@@ -20,8 +20,8 @@ fn a_datagram_is_fragmented_for_a_smaller_link() {
         bed.configure(&DNS);
         bed.host("client").set_sysctl("net.ipv4.ip_no_pmtu_disc", "1").unwrap();
         bed.host("director").set_mtu("in", 600).unwrap();
-        let server = bind(&bed, "real1", (nat::ACCP, 5353).into());
-        let client = bind(&bed, "client", (nat::CLIENT, 0).into());
+        let server = bed.datagrams("real1", (nat::ACCP, 5353));
+        let client = bed.datagrams("client", (nat::CLIENT, 0));
         wait_until_known(&client, &server);
         let before = counter(&bed, "too-long");
         for len in [100, 572, 573, 1472] {
@@ -55,11 +55,12 @@ fn long_datagrams_go_both_ways_through_several_workers() {
 fn long_datagrams_go_both_ways_without_offloads() {
     sandbox::run("long_datagrams_go_both_ways_without_offloads", || {
         let bed = Bed::new();
-        for (host, interface) in
-            [("client", "eth0"), ("director", "out"), ("director", "in"), ("real1", "eth0")]
-        {
-            bed.host(host).disable_offloads(interface).unwrap();
-        }
+        bed.disable_offloads(&[
+            ("client", "eth0"),
+            ("director", "out"),
+            ("director", "in"),
+            ("real1", "eth0"),
+        ]);
         exchange_long_datagrams(&bed);
     });
 }
@@ -67,9 +68,9 @@ fn long_datagrams_go_both_ways_without_offloads() {
 /// Questions and answers of the same length, from clients that many workers own.
 fn exchange_long_datagrams(bed: &Bed) {
     bed.configure(&DNS);
-    let server = bind(bed, "real1", (nat::ACCP, 5353).into());
+    let server = bed.datagrams("real1", (nat::ACCP, 5353));
     // All are kept, so that each has a port of its own.
-    let clients: Vec<_> = (0..8).map(|_| bind(bed, "client", (nat::CLIENT, 0).into())).collect();
+    let clients: Vec<_> = (0..8).map(|_| bed.datagrams("client", (nat::CLIENT, 0))).collect();
     for client in &clients {
         for len in [1472, 1473, 2953, 20_000, 60_000] {
             let question = contents(len);
@@ -134,12 +135,6 @@ fn counter(bed: &Bed, name: &str) -> u64 {
     let counters = stats["counters"].as_array().unwrap();
     let counter = counters.iter().find(|counter| counter["name"] == name);
     counter.unwrap_or_else(|| panic!("{name} is not counted"))["total"].as_u64().unwrap()
-}
-
-fn bind(bed: &Bed, host: &str, address: SocketAddr) -> UdpSocket {
-    let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
 }
 
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {

@@ -3,11 +3,11 @@
 mod bed;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bed::capture::Capture;
-use bed::{Bed, PATIENCE};
+use bed::{Bed, PATIENCE, WAYS};
 use ulvs::driver::Sender;
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
 use ulvs::lab::net::{Namespace, Route, sandbox};
@@ -40,12 +40,6 @@ fn without_addresses() -> Topology {
     topology
 }
 
-fn bind(bed: &Bed, host: &str, at: (Ipv6Addr, u16)) -> UdpSocket {
-    let socket = bed.host(host).run(|| UdpSocket::bind(at)).unwrap().unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
 #[test]
 fn pages_come_in_turn_and_whole() {
     sandbox::run("pages_come_in_turn_and_whole", || {
@@ -62,15 +56,7 @@ fn pages_come_in_turn_and_whole() {
 fn a_hundred_mebibytes_arrive_without_offloads() {
     sandbox::run("a_hundred_mebibytes_arrive_without_offloads", || {
         let bed = bed(&ipv6::topology(), &[]);
-        for (host, interface) in [
-            ("client", "eth0"),
-            ("director", "out"),
-            ("director", "in"),
-            ("real1", "eth0"),
-            ("real2", "eth0"),
-        ] {
-            bed.host(host).disable_offloads(interface).unwrap();
-        }
+        bed.disable_offloads(&WAYS);
         bed.configure(&ROUND_ROBIN);
         bed.transfer_both_ways();
     });
@@ -80,9 +66,7 @@ fn a_hundred_mebibytes_arrive_without_offloads() {
 fn a_hundred_mebibytes_arrive_when_only_the_client_has_offloads() {
     sandbox::run("a_hundred_mebibytes_arrive_when_only_the_client_has_offloads", || {
         let bed = bed(&ipv6::topology(), &[]);
-        for (host, interface) in [("director", "in"), ("real1", "eth0"), ("real2", "eth0")] {
-            bed.host(host).disable_offloads(interface).unwrap();
-        }
+        bed.disable_offloads(&[("director", "in"), ("real1", "eth0"), ("real2", "eth0")]);
         bed.configure(&ROUND_ROBIN);
         bed.transfer_both_ways();
     });
@@ -221,13 +205,13 @@ fn udp_and_errors_about_it_come_back_under_the_services_address() {
             "-A -u [2001:db8:12::1]:53 -s rr",
             "-a -u [2001:db8:12::1]:53 -r [2001:db8:200::110]:5353 -m",
         ]);
-        let client = bind(&bed, "client", (ipv6::CLIENT, 0));
+        let client = bed.datagrams("client", (ipv6::CLIENT, 0));
         client.connect((ipv6::OUTSIDE, 53)).unwrap();
         // Nobody is there yet: the server's kernel says so, to this very socket.
         client.send(b"anybody").unwrap();
         let error = client.recv(&mut [0; 64]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        let server = bind(&bed, "real1", (ipv6::ACCP, 5353));
+        let server = bed.datagrams("real1", (ipv6::ACCP, 5353));
         client.send(b"question").unwrap();
         let mut datagram = [0; 64];
         let (length, from) = server.recv_from(&mut datagram).unwrap();
@@ -249,7 +233,7 @@ fn packets_at_their_last_hop_and_services_without_servers_are_refused() {
             "-A -t [2001:db8:12::1]:80 -s rr",
         ]);
         let capture = Capture::start(bed.host("client"), "eth0");
-        let client = bind(&bed, "client", (ipv6::CLIENT, 0));
+        let client = bed.datagrams("client", (ipv6::CLIENT, 0));
         socket2::SockRef::from(&client).set_unicast_hops_v6(1).unwrap();
         client.send_to(b"last", (ipv6::OUTSIDE, 53)).unwrap();
         let refused = bed.connect("client", service()).unwrap_err();

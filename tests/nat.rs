@@ -3,10 +3,10 @@
 mod bed;
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use bed::{Bed, Director, PATIENCE, ROUND_ROBIN, service};
+use bed::{Bed, Director, PATIENCE, ROUND_ROBIN, WAYS, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ulvs::driver::Sender;
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
@@ -71,15 +71,7 @@ fn a_hundred_mebibytes_arrive_unharmed_both_ways() {
 fn a_hundred_mebibytes_arrive_unharmed_without_offloads() {
     sandbox::run("a_hundred_mebibytes_arrive_unharmed_without_offloads", || {
         let bed = Bed::new();
-        for (host, interface) in [
-            ("client", "eth0"),
-            ("director", "out"),
-            ("director", "in"),
-            ("real1", "eth0"),
-            ("real2", "eth0"),
-        ] {
-            bed.host(host).disable_offloads(interface).unwrap();
-        }
+        bed.disable_offloads(&WAYS);
         bed.configure(&ROUND_ROBIN);
         bed.transfer_both_ways();
     });
@@ -89,9 +81,7 @@ fn a_hundred_mebibytes_arrive_unharmed_without_offloads() {
 fn a_hundred_mebibytes_arrive_unharmed_when_only_the_client_has_offloads() {
     sandbox::run("a_hundred_mebibytes_arrive_unharmed_when_only_the_client_has_offloads", || {
         let bed = Bed::new();
-        bed.host("director").disable_offloads("in").unwrap();
-        bed.host("real1").disable_offloads("eth0").unwrap();
-        bed.host("real2").disable_offloads("eth0").unwrap();
+        bed.disable_offloads(&[("director", "in"), ("real1", "eth0"), ("real2", "eth0")]);
         bed.configure(&ROUND_ROBIN);
         bed.transfer_both_ways();
     });
@@ -192,20 +182,7 @@ fn udp_goes_to_the_server_and_back_under_the_services_address() {
     sandbox::run("udp_goes_to_the_server_and_back_under_the_services_address", || {
         let bed = Bed::new();
         bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:5353 -m"]);
-        let bind = |host: &str, address: SocketAddr| {
-            let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket
-        };
-        let server = bind("real1", (nat::ACCP, 5353).into());
-        let client = bind("client", (nat::CLIENT, 0).into());
-        client.send_to(b"question", (nat::OUTSIDE, 53)).unwrap();
-        let mut datagram = [0; 64];
-        let (length, from) = server.recv_from(&mut datagram).unwrap();
-        assert_eq!((&datagram[..length], from.ip()), (&b"question"[..], IpAddr::V4(nat::CLIENT)));
-        server.send_to(b"answer", from).unwrap();
-        let (length, from) = client.recv_from(&mut datagram).unwrap();
-        assert_eq!((&datagram[..length], from), (&b"answer"[..], (nat::OUTSIDE, 53).into()));
+        bed.ask();
     });
 }
 

@@ -68,11 +68,12 @@ fn a_hundred_mebibytes_arrive_unharmed_both_ways() {
 fn a_hundred_mebibytes_arrive_unharmed_by_two_queues_without_offloads() {
     run("a_hundred_mebibytes_arrive_unharmed_by_two_queues_without_offloads", || {
         let bed = over_tun(&["--workers", "2"]);
-        for (host, interface) in
-            [("client", "eth0"), ("director", "out"), ("director", "in"), ("real1", "eth0")]
-        {
-            bed.host(host).disable_offloads(interface).unwrap();
-        }
+        bed.disable_offloads(&[
+            ("client", "eth0"),
+            ("director", "out"),
+            ("director", "in"),
+            ("real1", "eth0"),
+        ]);
         bed.configure(&ROUND_ROBIN);
         bed.transfer_both_ways();
     });
@@ -120,13 +121,8 @@ fn udp_super_frames_arrive_datagram_by_datagram() {
     run("udp_super_frames_arrive_datagram_by_datagram", || {
         let bed = over_tun(&[]);
         bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:53 -m"]);
-        let bind = |host: &str, address: SocketAddr| {
-            let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket
-        };
-        let server = bind("real1", (nat::ACCP, 53).into());
-        let client = bind("client", (nat::CLIENT, 0).into());
+        let server = bed.datagrams("real1", (nat::ACCP, 53));
+        let client = bed.datagrams("client", (nat::CLIENT, 0));
         // So that the connection is there, and packets of it are alike.
         client.send_to(b"first", (nat::OUTSIDE, 53)).unwrap();
         let mut datagram = [0; 2000];
@@ -177,20 +173,7 @@ fn udp_goes_to_the_server_and_back_under_the_services_address() {
     run("udp_goes_to_the_server_and_back_under_the_services_address", || {
         let bed = over_tun(&[]);
         bed.configure(&["-A -u 12.0.0.1:53 -s rr", "-a -u 12.0.0.1:53 -r 192.168.200.110:5353 -m"]);
-        let bind = |host: &str, address: SocketAddr| {
-            let socket = bed.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket
-        };
-        let server = bind("real1", (nat::ACCP, 5353).into());
-        let client = bind("client", (nat::CLIENT, 0).into());
-        client.send_to(b"question", (nat::OUTSIDE, 53)).unwrap();
-        let mut datagram = [0; 64];
-        let (length, from) = server.recv_from(&mut datagram).unwrap();
-        assert_eq!((&datagram[..length], from.ip()), (&b"question"[..], IpAddr::V4(nat::CLIENT)));
-        server.send_to(b"answer", from).unwrap();
-        let (length, from) = client.recv_from(&mut datagram).unwrap();
-        assert_eq!((&datagram[..length], from), (&b"answer"[..], (nat::OUTSIDE, 53).into()));
+        bed.ask();
     });
 }
 

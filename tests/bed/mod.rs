@@ -6,7 +6,7 @@ mod director;
 #[allow(dead_code, reason = "some tests leave nothing behind")]
 pub mod traces;
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use ulvs::lab::Network;
@@ -30,6 +30,16 @@ pub const ROUND_ROBIN: [&str; 3] = [
     "-A -t 12.0.0.1:80 -s rr",
     "-a -t 12.0.0.1:80 -r 192.168.200.110:80 -m",
     "-a -t 12.0.0.1:80 -r 192.168.200.120:80 -m",
+];
+
+/// All interfaces on the ways between the client and the real servers.
+#[allow(dead_code, reason = "some tests leave the offloads as they are")]
+pub const WAYS: [(&str, &str); 5] = [
+    ("client", "eth0"),
+    ("director", "out"),
+    ("director", "in"),
+    ("real1", "eth0"),
+    ("real2", "eth0"),
 ];
 
 /// Hosts, links, web servers on both real servers, and a director process.
@@ -128,6 +138,35 @@ impl Bed {
     /// What a program says on the director's host, if it is installed.
     pub fn shown(&self, program: &str, arguments: &[&str]) -> Option<String> {
         traces::shown(self.host("director"), program, arguments)
+    }
+
+    /// Has interfaces neither join nor split segments, nor leave checksums to each other.
+    pub fn disable_offloads(&self, interfaces: &[(&str, &str)]) {
+        for (host, interface) in interfaces {
+            self.host(host).disable_offloads(interface).unwrap();
+        }
+    }
+
+    /// A socket for datagrams on a host.
+    pub fn datagrams(&self, host: &str, address: impl Into<SocketAddr>) -> UdpSocket {
+        let address = address.into();
+        let socket = self.host(host).run(|| UdpSocket::bind(address)).unwrap().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// Has the first real server answer a datagram of the client under the address of a service at
+    /// port 53, whose packets go to its port 5353.
+    pub fn ask(&self) {
+        let server = self.datagrams("real1", (nat::ACCP, 5353));
+        let client = self.datagrams("client", (nat::CLIENT, 0));
+        client.send_to(b"question", (nat::OUTSIDE, 53)).unwrap();
+        let mut datagram = [0; 64];
+        let (length, from) = server.recv_from(&mut datagram).unwrap();
+        assert_eq!((&datagram[..length], from.ip()), (&b"question"[..], IpAddr::V4(nat::CLIENT)));
+        server.send_to(b"answer", from).unwrap();
+        let (length, from) = client.recv_from(&mut datagram).unwrap();
+        assert_eq!((&datagram[..length], from), (&b"answer"[..], (nat::OUTSIDE, 53).into()));
     }
 
     /// Connects from a host to an address.
