@@ -6,8 +6,8 @@ mod bed;
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use bed::capture::{Capture, Seen};
 use bed::Bed;
+use bed::capture::{Capture, Seen};
 use ulvs::lab::net::{Route, sandbox};
 use ulvs::lab::topology::{Host, Topology, ipv6, nat, port, switched};
 
