@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 
-use super::table::ConnKey;
+use super::connection::ConnKey;
 use crate::engine::network::Hold;
 use crate::engine::service::{Activity, RealServer};
 use crate::engine::time::Moment;

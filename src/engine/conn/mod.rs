@@ -4,6 +4,8 @@
 //! bytes and services; a connection arrives here with its real server already chosen.
 //! The templates of persistent services are the one table here that all workers share.
 
+mod begin;
+mod connection;
 mod expected;
 mod extras;
 mod hash;
@@ -17,14 +19,13 @@ pub mod tcp;
 mod template;
 mod wheel;
 
+pub use begin::{Heard, NewConnection, SyncTraits};
+pub use connection::{ConnKey, Connection, Direction, HostEnds};
 pub use expected::{Control, Expectations, Expected, ExpectedView};
 pub use extras::Answered;
 pub use hash::split_mix;
 pub use state::{State, lasting_ms};
-pub use table::{
-    ConnId, ConnKey, ConnTable, Connection, Direction, Heard, HostEnds, Lookup, NewConnection,
-    SyncTraits,
-};
+pub use table::{ConnId, ConnTable, Lookup};
 pub use template::{
     HeardTemplate, Template, TemplateKey, TemplateTable, TemplateTraits, TemplateView,
 };

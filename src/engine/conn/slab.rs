@@ -1,6 +1,6 @@
 //! Where the records of connections lie.
 
-use super::table::Connection;
+use super::connection::Connection;
 use super::wheel::{Links, Records};
 
 /// Records in pieces of memory that are never moved.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 
 use hashbrown::HashMap;
 
-use super::table::ConnKey;
+use super::connection::ConnKey;
 use super::wheel::{Links, Records, Wheel};
 use crate::engine::service::{Protocol, RealServer, ServiceKey, ServiceSpec};
 use crate::engine::sync::due::Told;
