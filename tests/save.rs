@@ -237,7 +237,7 @@ proptest! {
             director.set_setting(name, value).unwrap();
         }
         marks.iter().for_each(|rule| drop(director.edit_marks(rule).unwrap()));
-        snat.iter().for_each(|rule| director.edit_snat(rule).unwrap());
+        snat.iter().for_each(|rule| drop(director.edit_snat(rule).unwrap()));
         let (tcp_s, tcp_fin_s, udp_s) = timeouts;
         director.set_timeouts(Timeouts { tcp_s, tcp_fin_s, udp_s }).unwrap();
         if let Some(id) = daemon {

@@ -214,8 +214,8 @@ impl<'a> Director<'a> {
     }
 
     /// Changes the rules of source NAT by a command in the words of iptables.
-    pub fn edit_snat(&mut self, command: &str) -> Result<(), Failure> {
-        self.edit_rules(connection::EDIT_SNAT, command).map(drop)
+    pub fn edit_snat(&mut self, command: &str) -> Result<Remark, Failure> {
+        self.edit_rules(connection::EDIT_SNAT, command)
     }
 
     /// The rules of source NAT, in the form of `iptables -S`.

@@ -238,12 +238,13 @@ impl House {
         if narrowed == rules {
             return;
         }
-        for rule in &narrowed {
-            let (first, last) = (rule.ports.start(), rule.ports.end());
-            tracing::warn!("{} is used with source ports {first} to {last} only", rule.to);
-        }
-        if let Err(error) = self.services.set_snat(narrowed) {
-            tracing::error!("source ports of servers' connections: {error}");
+        let used: Vec<_> = narrowed.iter().map(|rule| (rule.to, rule.ports.clone())).collect();
+        // Rules that are edited meanwhile are looked at next.
+        if self.services.replace_snat(rules, narrowed) {
+            for (addr, ports) in used {
+                let (first, last) = (ports.start(), ports.end());
+                tracing::warn!("{addr} is used with source ports {first} to {last} only");
+            }
         }
     }
 

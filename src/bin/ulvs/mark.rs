@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use ulvs::control::ipvsadm::names::SystemNames;
 use ulvs::control::marks::{MarkCommand, parse_mark, words};
 
-use super::snat::{carry_out, look_for, show};
+use super::snat::{carry_out, look_for, remark, show};
 
 /// Arguments of `ulvs mark`.
 #[derive(clap::Args, Debug)]
@@ -36,8 +36,7 @@ pub fn run(args: &Args) -> ExitCode {
                 show("PREROUTING", &rules, listing);
                 continue;
             }
-            let remark = director.edit_marks(&words(&command))?;
-            remark.iter().for_each(|remark| eprintln!("hint: {remark}"));
+            remark(director.edit_marks(&words(&command))?.as_deref());
             if let MarkCommand::Append(rule)
             | MarkCommand::Insert(rule, _)
             | MarkCommand::Replace(rule, _) = command

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> ExitCode {
         SnatCommand::Append(rule)
         | SnatCommand::Insert(rule, _)
         | SnatCommand::Replace(rule, _) => {
-            director.edit_snat(&args.words.join(" "))?;
+            remark(director.edit_snat(&args.words.join(" "))?.as_deref());
             look_for(rule.out.as_deref());
             Ok(())
         }
@@ -40,8 +40,15 @@ pub fn run(args: &Args) -> ExitCode {
         SnatCommand::Delete(_)
         | SnatCommand::DeleteAt(_)
         | SnatCommand::Check(_)
-        | SnatCommand::Flush => director.edit_snat(&args.words.join(" ")),
+        | SnatCommand::Flush => director.edit_snat(&args.words.join(" ")).map(drop),
     })
+}
+
+/// Shows what the director has to say about a rule that it took.
+pub(super) fn remark(remark: Option<&str>) {
+    if let Some(remark) = remark {
+        eprintln!("hint: {remark}");
+    }
 }
 
 /// Says so if a rule is for an interface that this host does not have.

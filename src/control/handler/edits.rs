@@ -17,14 +17,17 @@ impl<H: Host> Handler<H> {
     pub(super) fn edit_service(&self, call: &Call) -> Answered {
         let edited = self.try_edit_service(call)?;
         let settled = self.host.settle();
-        if call.command != command::NEW_SERVICE {
-            return Ok(edited);
+        match call.command {
+            command::NEW_SERVICE => {
+                settled.or_else(|problem| {
+                    let key = convert::service_key(&call.service()?)?;
+                    self.take_back(self.table.delete_service(&key), problem)
+                })?;
+                Ok(edited)
+            }
+            command::SET_SERVICE => Ok(Answer::Done(settled.err())),
+            _ => Ok(edited),
         }
-        settled.or_else(|problem| {
-            let key = convert::service_key(&call.service()?)?;
-            self.take_back(self.table.delete_service(&key), problem)
-        })?;
-        Ok(edited)
     }
 
     fn try_edit_service(&self, call: &Call) -> Answered {
@@ -55,16 +58,19 @@ impl<H: Host> Handler<H> {
     pub(super) fn edit_real(&self, call: &Call) -> Answered {
         let edited = self.try_edit_real(call)?;
         let settled = self.host.settle();
-        if call.command != command::NEW_DEST {
-            return Ok(edited);
+        match call.command {
+            command::NEW_DEST => {
+                settled.or_else(|problem| {
+                    let key = convert::service_key(&call.service()?)?;
+                    let dest = call.attributes.nested(attribute::DEST).ok_or(Errno::EINVAL)?;
+                    let (addr, port) = convert::real_endpoint(&Dest::parse(&dest)?, &key)?;
+                    self.take_back(self.table.delete_real(&key, addr, port), problem)
+                })?;
+                Ok(edited)
+            }
+            command::SET_DEST => Ok(Answer::Done(settled.err())),
+            _ => Ok(edited),
         }
-        settled.or_else(|problem| {
-            let key = convert::service_key(&call.service()?)?;
-            let dest = call.attributes.nested(attribute::DEST).ok_or(Errno::EINVAL)?;
-            let (addr, port) = convert::real_endpoint(&Dest::parse(&dest)?, &key)?;
-            self.take_back(self.table.delete_real(&key, addr, port), problem)
-        })?;
-        Ok(edited)
     }
 
     /// Refuses what was just added and has been removed again.
@@ -139,6 +145,13 @@ impl<H: Host> Handler<H> {
         })
     }
 
+    pub(super) fn flush(&self, _call: &Call) -> Answered {
+        self.table.flush();
+        // Nothing is left that could have a problem.
+        let _ = self.host.settle();
+        Ok(Answer::Done(None))
+    }
+
     pub(super) fn set_timeouts(&self, call: &Call) -> Answered {
         let [tcp_s, tcp_fin_s, udp_s] = ipvs::parse_timeouts(&call.attributes)?;
         let timeouts = Timeouts { tcp_s, tcp_fin_s, udp_s };
@@ -159,9 +172,7 @@ impl<H: Host> Handler<H> {
     pub(super) fn edit_snat(&self, call: &Call) -> Answered {
         let hold = |addr, ports| self.host.hold_ports(addr, ports);
         snat::edit(&self.table, &call.rule()?, hold).map_err(bad_rule)?;
-        // Ports that could not be held were refused above.
-        let _ = self.host.settle();
-        Ok(Answer::Done(None))
+        Ok(Answer::Done(self.host.settle().err()))
     }
 
     pub(super) fn edit_marks(&self, call: &Call) -> Answered {

@@ -6,9 +6,11 @@
 mod call;
 mod edits;
 mod lists;
+#[cfg(test)]
+mod tests;
 
 use std::ops::{ControlFlow, RangeInclusive};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_generic::GenlHeader;
@@ -89,6 +91,8 @@ pub type Reply<'a> = &'a mut dyn FnMut(Vec<u8>) -> ControlFlow<()>;
 pub struct Handler<H> {
     table: Arc<ServiceTable>,
     host: H,
+    /// Held while a request changes something.
+    turn: Mutex<()>,
 }
 
 /// Why a request was refused, with what to say about it.
@@ -109,10 +113,13 @@ enum Answer {
 
 type Answered = Result<Answer, Refusal>;
 
+/// What carries out a request that changes something.
+type Edit<H> = fn(&Handler<H>, &Call) -> Answered;
+
 impl<H: Host> Handler<H> {
     /// A handler of edits to `table`.
     pub fn new(table: Arc<ServiceTable>, host: H) -> Self {
-        Self { table, host }
+        Self { table, host, turn: Mutex::new(()) }
     }
 
     /// The world around the table.
@@ -163,30 +170,33 @@ impl<H: Host> Handler<H> {
                 _ => self.dump_daemons(call, reply),
             };
         }
-        match call.command {
+        let edit: Edit<H> = match call.command {
             command::NEW_SERVICE | command::SET_SERVICE | command::DEL_SERVICE => {
-                self.edit_service(call)
+                Self::edit_service
             }
-            command::NEW_DEST | command::SET_DEST | command::DEL_DEST => self.edit_real(call),
-            command::NEW_DAEMON | command::DEL_DAEMON => self.edit_daemon(call),
-            command::SET_CONFIG => self.set_timeouts(call),
-            command::ZERO => self.zero(call),
-            command::FLUSH => {
-                self.table.flush();
-                // Nothing is left that could have a problem.
-                let _ = self.host.settle();
-                Ok(Answer::Done(None))
-            }
-            _ => self.get(call, reply),
-        }
+            command::NEW_DEST | command::SET_DEST | command::DEL_DEST => Self::edit_real,
+            command::NEW_DAEMON | command::DEL_DAEMON => Self::edit_daemon,
+            command::SET_CONFIG => Self::set_timeouts,
+            command::ZERO => Self::zero,
+            command::FLUSH => Self::flush,
+            _ => return self.get(call, reply),
+        };
+        self.in_turn(edit, call)
+    }
+
+    /// Changes something while nobody else does, as the kernel has it: of two that change the same
+    /// thing neither is lost, and each is told of its own problems.
+    fn in_turn(&self, edit: Edit<H>, call: &Call) -> Answered {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        edit(self, call)
     }
 
     fn ulvs(&self, call: &Call, reply: Reply) -> Answered {
         call.check(&connection::FAMILY)?;
         match call.command {
-            connection::EDIT_SNAT => self.edit_snat(call),
-            connection::EDIT_MARKS => self.edit_marks(call),
-            connection::EDIT_SETTING => self.edit_setting(call),
+            connection::EDIT_SNAT => self.in_turn(Self::edit_snat, call),
+            connection::EDIT_MARKS => self.in_turn(Self::edit_marks, call),
+            connection::EDIT_SETTING => self.in_turn(Self::edit_setting, call),
             connection::GET_SNAT => {
                 dump_rules(call, reply, connection::NEW_SNAT, snat::list(&self.table))
             }

@@ -104,7 +104,7 @@ impl Session<'_, '_> {
         {
             return Ok(None);
         }
-        self.director.edit_snat(&words.join(" ")).map(|()| None)
+        self.director.edit_snat(&words.join(" "))
     }
 
     /// Whether the director has a rule that `-R` is about to add, and that is none of those that

@@ -326,6 +326,17 @@ impl ServiceTable {
         Ok(())
     }
 
+    /// Replaces those rules by others, unless somebody else has changed them meanwhile. Returns
+    /// whether it did; it does not take more rules than there were.
+    pub fn replace_snat(&self, old: &[SnatRule], new: Vec<SnatRule>) -> bool {
+        let _editor = self.editor();
+        let is_known = self.snapshot().snat == old && new.len() <= old.len();
+        if is_known {
+            self.publish(|snapshot| snapshot.snat = new);
+        }
+        is_known
+    }
+
     /// Replaces the local endpoints that full NAT may use. No edit of the administrator's: what
     /// follows edits need not follow this one.
     pub fn set_locals(&self, locals: Locals) {
