@@ -218,12 +218,11 @@ impl House {
     /// Holds the ports that connections of real servers to the outside come from, where they are
     /// the kernel's, and keeps to those that could be held.
     fn hold_pools(&mut self, rules: &[SnatRule], host: &HostView) {
-        let kernels = rules.iter().map(|rule| rule.to);
-        let kernels = kernels.filter(|addr| host.owns(*addr));
-        let kernels: HashSet<Addr> = kernels.collect();
-        self.guard.keep_ports_of(&kernels);
+        let kernels = rules.iter().filter(|rule| host.owns(rule.to));
+        let wanted: Vec<_> = kernels.map(|rule| (rule.to, pool(&rule.ports))).collect();
+        self.guard.keep_ports(&wanted);
         let mut narrowed = rules.to_vec();
-        for rule in narrowed.iter_mut().filter(|rule| kernels.contains(&rule.to)) {
+        for rule in narrowed.iter_mut().filter(|rule| host.owns(rule.to)) {
             match self.guard.hold_ports(rule.to, pool(&rule.ports)) {
                 Ok(held) => rule.ports = held,
                 // Said once for each address: the guard remembers what it could not hold.

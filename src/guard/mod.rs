@@ -19,6 +19,7 @@ mod holder;
 mod locals;
 pub(crate) mod nftables;
 mod plan;
+mod pools;
 mod problem;
 mod rules;
 mod socket;
@@ -27,7 +28,6 @@ mod sys;
 mod tests;
 mod untrack;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 
@@ -43,10 +43,10 @@ pub use untrack::{Untracked, Untracking};
 use crate::engine::local::PortSet;
 use crate::engine::service::{Protocol, ServiceKey, Snapshot};
 use crate::link::HostView;
-use crate::packet::headers::protocol;
-use crate::packet::{Addr, Endpoint, Family};
+use crate::packet::{Addr, Family};
 use locals::LocalPorts;
 use plan::{Plan, guarded_keys, guarded_networks, plan};
+use pools::Pools;
 use problem::explain;
 use rules::{Rules, Wanted};
 use socket::GuardSocket;
@@ -58,8 +58,7 @@ pub struct Guard {
     /// What was reported already, so that it is said once.
     reported: HashSet<Guarded>,
     told: HashSet<ServiceKey>,
-    pools: BTreeMap<Addr, Pool>,
-    refused_pools: HashSet<Addr>,
+    pools: Pools,
     locals: LocalPorts,
     /// One for each address family.
     rules: [FamilyRules; 2],
@@ -70,12 +69,6 @@ struct FamilyRules {
     family: Family,
     rules: Rules,
     told_forwarding: bool,
-}
-
-#[derive(Debug)]
-struct Pool {
-    ports: RangeInclusive<u16>,
-    _sockets: Vec<GuardSocket>,
 }
 
 impl Default for Guard {
@@ -91,8 +84,7 @@ impl Guard {
             held: HashMap::new(),
             reported: HashSet::new(),
             told: HashSet::new(),
-            pools: BTreeMap::new(),
-            refused_pools: HashSet::new(),
+            pools: Pools::default(),
             locals: LocalPorts::default(),
             rules: [Family::V4, Family::V6].map(|family| FamilyRules {
                 family,
@@ -193,30 +185,7 @@ impl Guard {
         addr: Addr,
         range: RangeInclusive<u16>,
     ) -> Result<RangeInclusive<u16>, Option<io::Error>> {
-        if let Some(pool) = self.pools.get(&addr)
-            && range.contains(pool.ports.start())
-            && range.contains(pool.ports.end())
-        {
-            return Ok(pool.ports.clone());
-        }
-        raise_descriptor_limit();
-        let mut sockets = Vec::new();
-        let mut last = None;
-        for port in range.clone() {
-            match hold_both(Endpoint::new(addr, port)) {
-                Ok(pair) => sockets.extend(pair),
-                Err(error) if last.is_none() => {
-                    return Err(self.refused_pools.insert(addr).then_some(error));
-                }
-                Err(_) => break,
-            }
-            last = Some(port);
-        }
-        let Some(last) = last else { return Err(None) };
-        self.refused_pools.remove(&addr);
-        let ports = *range.start()..=last;
-        self.pools.insert(addr, Pool { ports: ports.clone(), _sockets: sockets });
-        Ok(ports)
+        self.pools.hold(addr, range)
     }
 
     /// Holds ports of one of the kernel's addresses for connections by full NAT that begin there.
@@ -241,10 +210,9 @@ impl Guard {
         self.locals.len()
     }
 
-    /// Lets go of the ports of all addresses but these.
-    pub fn keep_ports_of(&mut self, addrs: &HashSet<Addr>) {
-        self.pools.retain(|addr, _| addrs.contains(addr));
-        self.refused_pools.retain(|addr| addrs.contains(addr));
+    /// Lets go of the ports for connections that begin at the kernel's addresses, but for these.
+    pub fn keep_ports(&mut self, wanted: &[(Addr, RangeInclusive<u16>)]) {
+        self.pools.keep(wanted);
     }
 
     fn hold(&mut self, guarded: Guarded) -> Option<Problem> {
@@ -296,9 +264,4 @@ fn raise_descriptor_limit() -> usize {
         limit = soft;
     }
     usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
-fn hold_both(at: Endpoint) -> io::Result<[GuardSocket; 2]> {
-    let open = |protocol| GuardSocket::open(Guarded { protocol, at, interface: 0 });
-    Ok([open(protocol::TCP)?, open(protocol::UDP)?])
 }

@@ -12,6 +12,8 @@ use crate::engine::service::{
 use crate::engine::{MarkRule, SnatRule};
 use crate::host::look;
 use crate::lab::net::{Namespace, Route, connect, sandbox};
+use crate::packet::Endpoint;
+use crate::packet::headers::protocol;
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().unwrap().into()
@@ -185,9 +187,18 @@ fn a_range_of_ports_is_held_for_connections_that_begin_here() {
         assert_eq!(attempt(&client, "12.0.0.1:61020"), Err(ErrorKind::ConnectionRefused));
         // As far as it goes.
         let _taken = director.run(|| UdpSocket::bind("12.0.0.1:62003")).unwrap().unwrap();
-        guard.keep_ports_of(&HashSet::new());
+        guard.keep_ports(&[]);
         assert_eq!(attempt(&client, "12.0.0.1:61019"), Err(ErrorKind::ConnectionRefused));
         assert_eq!(hold(&mut guard, 62_000..=62_009), 62_000..=62_002);
+        // Beside each other, and across what is held.
+        assert_eq!(hold(&mut guard, 40_000..=40_009), 40_000..=40_009);
+        assert_eq!(hold(&mut guard, 40_005..=40_014), 40_005..=40_014);
+        assert!(is_silent(&client, "12.0.0.1:62002"));
+        assert!(is_silent(&client, "12.0.0.1:40000"));
+        guard.keep_ports(&[(addr("12.0.0.1"), 40_005..=40_014)]);
+        assert_eq!(attempt(&client, "12.0.0.1:62002"), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(attempt(&client, "12.0.0.1:40000"), Err(ErrorKind::ConnectionRefused));
+        assert!(is_silent(&client, "12.0.0.1:40005"));
     });
 }
 
