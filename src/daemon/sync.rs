@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use crate::control::{RunningSync, SyncRole};
 use crate::driver::{Group, MOST_DESCRIPTORS, MulticastReceiver, MulticastSender, Waker, wait};
 use crate::engine::shard;
-use crate::engine::sync::message;
+use crate::engine::sync::{MAX_PORTS, message};
 use crate::worker::{Peers, Request, SyncOutlet};
 
 /// What is open for the daemons that run.
@@ -37,8 +37,10 @@ struct Listener {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Ports that one backup listens to at most: with the waker as many as one thread can wait for.
-const MOST_PORTS: usize = MOST_DESCRIPTORS - 1;
+/// Ports that one backup listens to at most.
+const MOST_PORTS: usize = MAX_PORTS as usize;
+// With the waker no more than one thread can wait for.
+const _: () = assert!(1 + MOST_PORTS <= MOST_DESCRIPTORS);
 /// Messages taken from one port before the others have their turn.
 const TURN: usize = 64;
 /// How long the thread sleeps if nothing wakes it.
@@ -89,7 +91,7 @@ impl SyncSockets {
     }
 
     fn listen(&self, running: &RunningSync, group: &Group) -> io::Result<Listener> {
-        let ports = 0..running.ports.min(MOST_PORTS as u8);
+        let ports = 0..running.ports.min(MAX_PORTS);
         let receivers: io::Result<ArrayVec<_, MOST_PORTS>> =
             ports.map(|offset| MulticastReceiver::open(group, offset)).collect();
         let mut ear = Ear {

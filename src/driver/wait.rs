@@ -82,8 +82,8 @@ impl AsFd for Waker {
     }
 }
 
-/// How many descriptors one worker can wait for.
-pub const MOST_DESCRIPTORS: usize = 64;
+/// How many descriptors one worker can wait for: its own, and those of as many ports as there may be.
+pub const MOST_DESCRIPTORS: usize = 128;
 
 const TROUBLE: PollFlags = PollFlags::POLLERR.union(PollFlags::POLLHUP).union(PollFlags::POLLNVAL);
 

@@ -16,17 +16,21 @@ use super::network::{View, WorkerNetwork, source_of};
 use super::shared::{Clock, SharedLink};
 use super::steer;
 use super::sync::SyncOutlet;
-use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, Sender, wait};
+use crate::driver::{BATCH, HEADROOM, MOST_DESCRIPTORS, Receiver, SOURCES, Sender, wait};
 use crate::engine::fragments::{DATAGRAM_HEADROOM, Datagram};
 use crate::engine::sync::Entry;
 use crate::engine::{Director, MAX_BATCH, Moment, Verdict, shard};
-use crate::link::{Arrival, Class, Classifier, DOOR, IgnoredCounters, OwnedPacket, Place, PortId};
+use crate::link::{
+    Arrival, Class, Classifier, DOOR, IgnoredCounters, MAX_PORTS, OwnedPacket, Place, PortId,
+};
 use crate::packet::encap::quoted_tunnel;
 use crate::packet::fragment::Cutter;
 use crate::packet::{Fragment, Headers, PacketBuf};
 
 const _: () = assert!(BATCH <= MAX_BATCH);
 const _: () = assert!(HEADROOM <= DATAGRAM_HEADROOM);
+// The worker's own, the interfaces' and the door's.
+const _: () = assert!(1 + MAX_PORTS * SOURCES + 1 <= MOST_DESCRIPTORS);
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -428,7 +432,7 @@ impl Worker {
             let waker = self.peers[self.number].waker();
             let ports = self.receivers.iter().flatten().flat_map(|each| each.readiness());
             let descriptors: ArrayVec<_, MOST_DESCRIPTORS> =
-                std::iter::once(waker.as_fd()).chain(ports).take(MOST_DESCRIPTORS).collect();
+                std::iter::once(waker.as_fd()).chain(ports).collect();
             let woken = wait(&descriptors, Some(self.longest_sleep()))?;
             waker.clear();
             woken.trouble
