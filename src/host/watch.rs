@@ -98,15 +98,17 @@ fn watch(
         shared.publish(view.clone());
         // The starter waits for this one message.
         let _gone = started.try_send(Ok(()));
+        // What could not be asked for is asked for again.
+        let mut behind = Dirty::NONE;
         loop {
-            let (mut dirty, mut asked) = (Dirty::NONE, None);
+            let (mut dirty, mut asked) = (behind, None);
             tokio::select! {
                 first = news.next() => {
                     let Some((message, _)) = first else {
                         tracing::warn!("the kernel's notifications ended; routes are as of now");
                         return Ok(());
                     };
-                    dirty = concerns(&message);
+                    dirty = dirty | concerns(&message);
                     let more = tokio::time::timeout(COALESCE, questions.recv());
                     asked = more.await.ok().flatten();
                 }
@@ -123,8 +125,14 @@ fn watch(
                 dirty = dirty | concerns(&message);
             }
             match dump::refresh(&handle, dirty, &mut view).await {
-                Ok(()) => shared.publish(view.clone()),
-                Err(error) => tracing::warn!("cannot read the kernel's routes: {error}"),
+                Ok(()) => {
+                    behind = Dirty::NONE;
+                    shared.publish(view.clone());
+                }
+                Err(error) => {
+                    behind = dirty;
+                    tracing::warn!("cannot read the kernel's routes: {error}");
+                }
             }
             if let Some(asked) = asked {
                 // Whoever asked may have gone on.
