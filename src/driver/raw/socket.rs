@@ -77,7 +77,9 @@ impl TunnelSocket {
             other => other?,
         };
         for (slot, message) in memory.slots().zip(&messages) {
-            self.counters.lost = message.lost.map_or(self.counters.lost, u64::from);
+            if let Some(told) = message.lost {
+                self.counters.lost += newly_lost(self.counters.lost, told);
+            }
             self.open_message(slot, message, handle);
         }
         Ok(messages.len())
@@ -206,6 +208,12 @@ fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// How many more datagrams were lost than were known to be, where the kernel tells the lowest 32
+/// bits of their number.
+fn newly_lost(known: u64, told: u32) -> u64 {
+    told.wrapping_sub(known as u32).into()
+}
+
 fn failed(carrier: Carrier, error: &io::Error) -> io::Error {
     let (family, what, permission) = match carrier {
         Carrier::Ip { family, protocol } => {
@@ -230,3 +238,17 @@ fn failed(carrier: Carrier, error: &io::Error) -> io::Error {
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 /// **Source** — Linux include/uapi/linux/udp.h.
 const UDP_NO_CHECK6_RX: libc::c_int = 102;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_of_lost_datagrams_goes_on_where_the_kernels_begins_again() {
+        assert_eq!(newly_lost(0, 7), 7);
+        assert_eq!(newly_lost(7, 7), 0);
+        let most = u64::from(u32::MAX);
+        assert_eq!(newly_lost(most - 1, 3), 5);
+        assert_eq!(newly_lost(most + 4, 3), 0);
+    }
+}
