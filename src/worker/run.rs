@@ -92,6 +92,9 @@ pub struct Worker {
 /// How many connections a page of a listing looks at, so that a listing never holds packets up
 /// for long.
 const PAGE_LEN: usize = 4096;
+/// Requests that are fulfilled between two batches, so that what others hand over does not hold up
+/// what the worker receives itself.
+const MOST_REQUESTS: usize = 4 * BATCH;
 /// Expiry steps between two batches.
 const TIMER_BUDGET: u32 = 256;
 /// How long a worker sleeps at most: expiry is this exact.
@@ -153,7 +156,8 @@ impl Worker {
         let now = self.clock.now();
         self.refresh();
         let mut done = self.receive(now);
-        while let Ok(request) = self.inbox.try_recv() {
+        for _ in 0..MOST_REQUESTS {
+            let Ok(request) = self.inbox.try_recv() else { break };
             done += 1;
             self.fulfil(request, now);
         }
