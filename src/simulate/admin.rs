@@ -60,6 +60,8 @@ pub struct Administration {
     sync: SyncDaemons,
     /// Files that shell commands wrote.
     pub files: HashMap<String, String>,
+    /// Whether FTP's helper was asked for. It is there all the same, but not shown before.
+    pub shows_ftp: bool,
 }
 
 impl Administration {
@@ -70,6 +72,7 @@ impl Administration {
             host_settings: HostSettings::default(),
             sync: SyncDaemons::default(),
             files: HashMap::new(),
+            shows_ftp: false,
         }
     }
 
@@ -139,7 +142,10 @@ impl Administration {
         let handler = self.handler(host, now);
         let mut transport = InProcess { handler: &handler, now };
         let mut director = Director::new(&mut transport);
-        proc::content(name, &mut director, self.services.grand_total()).ok()?
+        let content = proc::content(name, &mut director, self.services.grand_total()).ok()??;
+        let is_hidden = name == "ip_vs_app" && !self.shows_ftp;
+        let title = content.split_inclusive('\n').next().unwrap_or_default();
+        Some(if is_hidden { title.to_owned() } else { content })
     }
 
     /// The names of the settings of IPVS, sorted.

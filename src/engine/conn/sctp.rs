@@ -118,9 +118,9 @@ impl SctpEvent {
     ///
     /// **Source** — IPVS `set_sctp_state`; chunk types of RFC 9260 §3.2.
     pub fn of(transport: &[u8]) -> Option<Self> {
-        let chunks = transport.get(COMMON_HEADER_LEN..)?;
+        let event = Self::of_first_chunk(transport)?;
+        let chunks = &transport[COMMON_HEADER_LEN..];
         let chunk: &[u8; 4] = chunks.first_chunk()?;
-        let event = Self::of_chunk(chunk[0]);
         if matches!(event, Self::CookieEcho | Self::CookieAck) {
             let len = usize::from(u16::from_be_bytes([chunk[2], chunk[3]]));
             let next = chunks.get(len.next_multiple_of(4)..).and_then(|rest| rest.first_chunk());
@@ -130,6 +130,15 @@ impl SctpEvent {
             }
         }
         Some(event)
+    }
+
+    /// What the first chunk of a packet means by itself, which decides whether the packet may open
+    /// a connection.
+    ///
+    /// **Source** — IPVS `sctp_conn_schedule`.
+    pub fn of_first_chunk(transport: &[u8]) -> Option<Self> {
+        let chunk: &[u8; 4] = transport.get(COMMON_HEADER_LEN..)?.first_chunk()?;
+        Some(Self::of_chunk(chunk[0]))
     }
 
     fn of_chunk(number: u8) -> Self {
@@ -213,6 +222,8 @@ mod tests {
         assert_eq!(SctpEvent::of(&packet(&cookie_and_data)), Some(SctpEvent::CookieEcho));
         let cookie_and_abort = [10, 0, 0, 5, 9, 0, 0, 0, 6, 0, 0, 4];
         assert_eq!(SctpEvent::of(&packet(&cookie_and_abort)), Some(SctpEvent::Abort));
+        let first = SctpEvent::of_first_chunk(&packet(&cookie_and_abort));
+        assert!(matches!(first, Some(SctpEvent::CookieEcho | SctpEvent::CookieAck)));
         assert_eq!(SctpEvent::of(&packet(&[77, 0, 0, 4])), Some(SctpEvent::Data));
     }
 

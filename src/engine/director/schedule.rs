@@ -110,7 +110,7 @@ impl Director {
             Protocol::Tcp => transit.flags.is_some_and(|flags| {
                 !flags.rst() && (flags.syn() || self.snapshot.settings.sloppy_tcp != 0)
             }),
-            Protocol::Sctp => match transit.sctp_event() {
+            Protocol::Sctp => match SctpEvent::of_first_chunk(transit.transport()) {
                 Some(SctpEvent::Init) => true,
                 None | Some(SctpEvent::Abort) => false,
                 Some(_) => self.snapshot.settings.sloppy_sctp != 0,

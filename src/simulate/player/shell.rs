@@ -101,7 +101,10 @@ impl<W: Write> System for Player<W> {
             }
             ["ip", rest @ ..] => self.ip(rest),
             ["iptables" | "ip6tables", rest @ ..] => self.administration.iptables(rest),
-            ["modprobe", _, ..] => Output::default(),
+            ["modprobe", module, ..] => {
+                self.administration.shows_ftp |= *module == "ip_vs_ftp";
+                Output::default()
+            }
             _ => return None,
         })
     }

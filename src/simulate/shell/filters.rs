@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Output;
-use super::programs::{Job, options, unknown};
+use super::programs::{Job, options, resolve, unknown};
 use super::sed::{Script, pattern};
 
 /// Runs a program; `None` if there is none of that name.
@@ -14,7 +14,11 @@ pub fn run(name: &str, job: &mut Job) -> Option<Output> {
         "sort" => sort(job),
         "uniq" => uniq(job),
         "wc" => wc(job),
-        "grep" => grep(job),
+        "grep" => grep(job, ""),
+        "egrep" => grep(job, "E"),
+        "fgrep" => grep(job, "F"),
+        "tr" => tr(job),
+        "tee" => tee(job),
         "sed" => sed(job),
         "cut" => cut(job),
         "awk" => awk(job),
@@ -134,9 +138,11 @@ fn wc(job: &mut Job) -> Output {
     Output { stdout: format!("{line}\n"), ..read }
 }
 
-fn grep(job: &mut Job) -> Output {
+/// `kind` are options that go without saying.
+fn grep(job: &mut Job, kind: &str) -> Output {
     let (options, mut rest) = options(job.arguments, "e");
-    let has = |wanted: char| options.iter().any(|(letter, _)| *letter == wanted);
+    let has =
+        |wanted: char| kind.contains(wanted) || options.iter().any(|(letter, _)| *letter == wanted);
     let given = options.iter().find(|(letter, _)| *letter == 'e').map(|(_, value)| value.clone());
     let wanted = match given {
         Some(wanted) => wanted,
@@ -184,6 +190,71 @@ fn grep(job: &mut Job) -> Output {
     }
     all.code = if all.stderr.is_empty() { i32::from(found == 0) } else { 2 };
     all
+}
+
+/// Letters for letters, `-d` without some, `-s` without repetitions.
+fn tr(job: &mut Job) -> Output {
+    let (options, sets) = options(job.arguments, "");
+    let has = |wanted: char| options.iter().any(|(letter, _)| *letter == wanted);
+    let sets: Vec<Vec<char>> = sets.iter().map(|set| letters(set)).collect();
+    let (Some(from), to) = (sets.first(), sets.get(1)) else {
+        return unknown("tr", job.arguments);
+    };
+    if has('c') || (to.is_none() && !has('d') && !has('s')) {
+        return unknown("tr", job.arguments);
+    }
+    let squeezed = to.unwrap_or(from);
+    let mut stdout = String::new();
+    for letter in job.stdin.chars() {
+        let place = from.iter().rposition(|each| *each == letter);
+        let letter = match (place, to) {
+            (Some(_), _) if has('d') => continue,
+            (Some(at), Some(to)) => *to.get(at).or(to.last()).unwrap_or(&letter),
+            _ => letter,
+        };
+        if !(has('s') && squeezed.contains(&letter) && stdout.ends_with(letter)) {
+            stdout.push(letter);
+        }
+    }
+    Output { stdout, ..Output::default() }
+}
+
+/// The letters of a set as `tr` writes it: ranges and the usual escapes.
+fn letters(set: &str) -> Vec<char> {
+    let set = set.replace("\\n", "\n").replace("\\t", "\t");
+    let set = set.replace("[:lower:]", "a-z").replace("[:upper:]", "A-Z");
+    let set: Vec<char> = set.replace("[:digit:]", "0-9").chars().collect();
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < set.len() {
+        match set[at..] {
+            [first, '-', last, ..] => {
+                all.extend(first..=last);
+                at += 3;
+            }
+            _ => {
+                all.push(set[at]);
+                at += 1;
+            }
+        }
+    }
+    all
+}
+
+fn tee(job: &mut Job) -> Output {
+    let (options, files) = options(job.arguments, "");
+    let mut output = Output { stdout: job.stdin.to_owned(), ..Output::default() };
+    for file in files {
+        let path = resolve(job.folder, file);
+        let appends = options.iter().any(|(letter, _)| *letter == 'a');
+        let before =
+            if appends { job.system.read(&path).unwrap_or_default() } else { String::new() };
+        if let Err(why) = job.system.write(&path, &(before + job.stdin)) {
+            output.stderr += &format!("tee: {file}: {why}\n");
+            output.code = 1;
+        }
+    }
+    output
 }
 
 fn sed(job: &mut Job) -> Output {

@@ -1,7 +1,7 @@
 //! The small shell in which scenarios run commands: enough of `sh` for what administrators write on
 //! one line, and none of the host's own programs or files.
 //!
-//! Knows lists (`;`, `&&`, `||`, `!`), pipes, `for`, `if` and groups, quotes, variables, `$(…)`, `$((…))` and
+//! Knows lists (`;`, `&&`, `||`, `!`), pipes, `for`, `while`, `if` and groups, quotes, variables, `$(…)`, `$((…))` and
 //! patterns, redirections, `/dev/null` and, as bash, `/dev/udp/HOST/PORT`. Programs are those of [`programs`], which only work on
 //! text, and what the [`System`] has besides.
 

@@ -13,8 +13,12 @@ pub enum Node {
     For { name: String, words: Vec<Word>, body: List },
     /// A choice.
     If { condition: List, then: List, otherwise: List },
-    /// Commands in braces or parentheses.
+    /// A loop as long as a command succeeds, or as long as it fails.
+    While { condition: List, until: bool, body: List, redirections: Vec<Redirection> },
+    /// Commands in braces.
     Group(List, Vec<Redirection>),
+    /// Commands in parentheses, a shell of their own.
+    Subshell(List, Vec<Redirection>),
 }
 
 /// Commands in order, each with what decides whether it runs.
@@ -215,6 +219,8 @@ impl Reader {
         match self.plain_word().as_str() {
             "for" => self.each(),
             "if" => self.choice(),
+            "while" => self.repeat("while"),
+            "until" => self.repeat("until"),
             "{" => {
                 self.at += 1;
                 let list = self.list(&["}"])?;
@@ -226,7 +232,7 @@ impl Reader {
                 if !self.take(")") {
                     return Err("end of file unexpected (expecting \")\")".into());
                 }
-                Ok(Node::Group(list, self.redirections()?))
+                Ok(Node::Subshell(list, self.redirections()?))
             }
             word if RESERVED.contains(&word) => Err(format!("\"{word}\" unexpected")),
             _ => self.simple(),
@@ -250,6 +256,16 @@ impl Reader {
         let body = self.list(&["done"])?;
         self.keyword("done")?;
         Ok(Node::For { name, words, body })
+    }
+
+    fn repeat(&mut self, kind: &str) -> Parsed<Node> {
+        self.keyword(kind)?;
+        let condition = self.list(&["do"])?;
+        self.keyword("do")?;
+        let body = self.list(&["done"])?;
+        self.keyword("done")?;
+        let (until, redirections) = (kind == "until", self.redirections()?);
+        Ok(Node::While { condition, until, body, redirections })
     }
 
     fn choice(&mut self) -> Parsed<Node> {

@@ -113,12 +113,15 @@ impl Job<'_> {
     }
 }
 
-/// Options of single letters, and what follows them; `with_value` are those that take one.
 /// Options of single letters, and what else there is; `with_value` are those that take a value.
 pub fn options<'a>(arguments: &[&'a str], with_value: &str) -> (Vec<(char, String)>, Vec<&'a str>) {
     let (mut options, mut rest) = (Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
+        if *word == "--" {
+            rest.extend(words);
+            break;
+        }
         let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
             rest.push(*word);
             continue;
@@ -144,6 +147,7 @@ fn echo(arguments: &[&str]) -> Output {
 }
 
 fn printf(arguments: &[&str]) -> String {
+    let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
     let Some((format, mut values)) = arguments.split_first() else { return String::new() };
     let mut out = String::new();
     loop {

@@ -19,9 +19,13 @@ pub struct Shell<'a> {
     last: i32,
     /// Whether `exit` was called.
     over: bool,
+    /// What `read` has not read yet, by the loops around it.
+    unread: Vec<String>,
 }
 
-/// Rounds that all loops of a line may take.
+/// Rounds that a loop without words may take.
+const MAX_ROUNDS: usize = 10_000;
+/// Words that a word may become.
 const MAX_WORDS: usize = 100_000;
 
 impl<'a> Shell<'a> {
@@ -34,6 +38,7 @@ impl<'a> Shell<'a> {
             folder: String::new(),
             last: 0,
             over: false,
+            unread: Vec::new(),
         }
     }
 
@@ -63,7 +68,7 @@ impl<'a> Shell<'a> {
             Node::Pipe(nodes) => {
                 let mut passed = Output { stdout: stdin.to_owned(), ..Output::default() };
                 for node in nodes {
-                    let output = self.node(node, &passed.stdout);
+                    let output = self.apart(|shell| shell.node(node, &passed.stdout));
                     passed.stdout = output.stdout;
                     passed.stderr += &output.stderr;
                     passed.code = output.code;
@@ -95,6 +100,15 @@ impl<'a> Shell<'a> {
                 all.code = output.code;
                 all
             }
+            Node::While { condition, until, body, redirections } => {
+                match self.input(redirections, stdin) {
+                    Ok(stdin) => {
+                        let output = self.repeat(condition, *until, body, &stdin);
+                        self.redirect(output, redirections)
+                    }
+                    Err(failed) => failed,
+                }
+            }
             Node::Group(list, redirections) => match self.input(redirections, stdin) {
                 Ok(stdin) => {
                     let output = self.run(list, &stdin);
@@ -102,7 +116,68 @@ impl<'a> Shell<'a> {
                 }
                 Err(failed) => failed,
             },
+            Node::Subshell(list, redirections) => match self.input(redirections, stdin) {
+                Ok(stdin) => {
+                    let output = self.apart(|shell| shell.run(list, &stdin));
+                    self.redirect(output, redirections)
+                }
+                Err(failed) => failed,
+            },
         }
+    }
+
+    /// Does something in a shell of its own: what it changes of this one is forgotten.
+    fn apart(&mut self, run: impl FnOnce(&mut Self) -> Output) -> Output {
+        let (variables, folder) = (self.variables.clone(), self.folder.clone());
+        let output = run(self);
+        (self.variables, self.folder, self.over) = (variables, folder, false);
+        output
+    }
+
+    fn repeat(&mut self, condition: &List, until: bool, body: &List, stdin: &str) -> Output {
+        self.unread.push(stdin.to_owned());
+        let mut all = Output::default();
+        for _ in 0..MAX_ROUNDS {
+            let asked = self.run(condition, stdin);
+            all.stdout += &asked.stdout;
+            all.stderr += &asked.stderr;
+            if self.over || (asked.code == 0) == until {
+                break;
+            }
+            let done = self.run(body, stdin);
+            all.stdout += &done.stdout;
+            all.stderr += &done.stderr;
+            all.code = done.code;
+            if self.over {
+                break;
+            }
+        }
+        self.unread.pop();
+        all
+    }
+
+    /// Fills variables with the words of a line.
+    fn read(&mut self, names: &[&str], stdin: &str) -> Output {
+        let text = match self.unread.last_mut() {
+            Some(text) => text,
+            None => &mut stdin.to_owned(),
+        };
+        let is_whole = text.contains('\n');
+        let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
+        let (line, rest) = (line.to_owned(), rest.to_owned());
+        *text = rest;
+        let mut left = line.trim();
+        let mut names = names.iter().filter(|name| **name != "-r").peekable();
+        while let Some(name) = names.next() {
+            let is_last = names.peek().is_none();
+            let (word, rest) = match left.split_once(char::is_whitespace) {
+                Some((word, rest)) if !is_last => (word, rest.trim_start()),
+                _ => (left, ""),
+            };
+            self.variables.insert((*name).to_owned(), word.to_owned());
+            left = rest;
+        }
+        Output { code: i32::from(!is_whole), ..Output::default() }
     }
 
     fn simple(&mut self, simple: &Simple, stdin: &str) -> Output {
@@ -163,6 +238,7 @@ impl<'a> Shell<'a> {
                 let code = rest.first().and_then(|code| code.parse().ok()).unwrap_or(self.last);
                 Output { code, ..Output::default() }
             }
+            ("read", names) => self.read(names, stdin),
             ("sh", ["-c", line, ..]) => run_as(Kind::Sh, line, stdin, self.system),
             ("bash", ["-c", line, ..]) => run_as(Kind::Bash, line, stdin, self.system),
             (name, _) => {
@@ -189,7 +265,10 @@ impl<'a> Shell<'a> {
         for redirection in redirections {
             if let (Stream::Input, Target::File(file)) = (redirection.stream, &redirection.target) {
                 let name = self.expand(file).join(" ");
-                let read = self.system.read(&self.resolve(&name));
+                let read = match name.as_str() {
+                    "/dev/null" => Ok(String::new()),
+                    _ => self.system.read(&self.resolve(&name)),
+                };
                 text = read.map_err(|_| {
                     Output::failed(SYNTAX, &format!("sh: 1: cannot open {name}: No such file"))
                 })?;
@@ -223,10 +302,10 @@ impl<'a> Shell<'a> {
                 if appends { self.system.read(&path).unwrap_or_default() } else { String::new() };
             if let Err(why) = self.system.write(&path, &(before + &text)) {
                 let (why, code) = match why {
-                    "No such file or directory" => {
+                    "No such file or directory" | "Not a directory" => {
                         (format!("cannot create {name}: Directory nonexistent"), SYNTAX)
                     }
-                    "Is a directory" | "Not a directory" | "Permission denied" => {
+                    "Is a directory" | "Permission denied" => {
                         (format!("cannot create {name}: {why}"), SYNTAX)
                     }
                     _ => ("echo: echo: I/O error".to_owned(), 1),

@@ -83,6 +83,23 @@ fn lists_pipes_loops_and_choices_run_in_order() {
 }
 
 #[test]
+fn loops_end_when_their_condition_says_so() {
+    assert_eq!(shown("i=0; while [ $i -lt 3 ]; do echo $i; i=$((i+1)); done"), "0\n1\n2\n");
+    assert_eq!(shown("until [ \"$i\" = xx ]; do i=x$i; done; echo $i"), "xx\n");
+    let read = "echo 'a b  c' > f; echo d >> f; while read -r x y; do echo \"$y:$x\"; done < f";
+    assert_eq!(shown(read), "b  c:a\n:d\n");
+    assert_eq!(shown("while read x; do echo $x; exit 0; done; echo never"), "c\n");
+    let (_, _, code) = output("while true; do false; done");
+    assert_eq!(code, 1, "a loop without an end is ended");
+}
+
+#[test]
+fn what_a_subshell_changes_is_forgotten() {
+    assert_eq!(shown("x=1; (x=2; cd /settings; exit 3); echo $? $x"), "3 1\n");
+    assert_eq!(shown("x=1; echo 2 | read x; echo $x"), "1\n");
+}
+
+#[test]
 fn input_and_output_are_redirected() {
     assert_eq!(shown("echo x > f; echo y >> f; wc -l f; cat < f"), "2 f\nx\ny\n");
     assert_eq!(output("cat nothing 2> /dev/null"), (String::new(), String::new(), 1));
@@ -99,6 +116,12 @@ fn filters_do_what_their_names_say() {
     assert_eq!(shown("echo a/b | sed -e 's/a/x/' -e 's,/,[&],'"), "x[/]b\n");
     assert_eq!(shown("echo 'a b c' | awk '{print $3, $1}'"), "c a\n");
     assert_eq!(shown("echo a:b:c | cut -d: -f2-"), "b:c\n");
+    assert_eq!(shown("echo 'aa  b' | tr -s ' ' | tr a-c A-C; echo a1b | tr -d 0-9"), "AA B\nab\n");
+    assert_eq!(
+        shown("echo a | tee f g; cat f g; printf -- '-%s\\n' x | grep -- -x"),
+        "a\na\na\n-x\n"
+    );
+    assert_eq!(shown("cat < /dev/null; egrep 'a|b'"), "a\nb\n");
     assert_eq!(shown("seq 1 2; sort -r | tail -n +2"), "1\n2\nb\na\n");
 }
 
