@@ -14,6 +14,7 @@ use etherparse::PacketBuilder;
 use ulvs::driver::Sender;
 use ulvs::driver::af_packet::{AfPacket, AfPacketConfig};
 use ulvs::lab::net::sandbox;
+use ulvs::lab::services::ftp;
 use ulvs::lab::topology::{ipv6, nat};
 use ulvs::lab::web::{self, Site, WebServer};
 use ulvs::packet::PacketBuf;
@@ -214,6 +215,48 @@ fn the_directors_own_clients_use_its_services() {
             let client = bed.host("director");
             client.run(|| web::download(service(), 20 << 20, PATIENCE)).unwrap().unwrap();
             client.run(|| web::upload(service(), 20 << 20, PATIENCE)).unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn data_of_ftp_comes_to_the_directors_own_clients() {
+    run("data_of_ftp_comes_to_the_directors_own_clients", || {
+        for options in [&[][..], &["--workers", "2"], &["--tun"], &["--tun", "--workers", "2"]] {
+            let bed = Bed::with_director_options(options);
+            for (name, addr) in [("real1", nat::ACCP), ("real2", nat::BENET)] {
+                bed.host(name).run(|| ftp::serve((addr, 21).into(), name)).unwrap().unwrap();
+            }
+            bed.configure(&[
+                "-A -t 12.0.0.1:21 -s rr",
+                "-a -t 12.0.0.1:21 -r 192.168.200.110:21 -m",
+                "-a -t 12.0.0.1:21 -r 192.168.200.120:21 -m",
+            ]);
+            let session = || -> io::Result<()> {
+                let mut client = ftp::Client::connect((nat::OUTSIDE, 21).into(), PATIENCE)?;
+                for data in [ftp::Data::Passive, ftp::Data::ExtendedPassive, ftp::Data::Active] {
+                    let got = client.download(3 << 20, data)?;
+                    assert_eq!(got.sha256, got.server_sha256, "{options:?} {data:?}");
+                    let given = client.upload(3 << 20, data)?;
+                    assert_eq!(given.sha256, given.server_sha256, "{options:?} {data:?}");
+                }
+                client.quit()
+            };
+            for host in ["director", "client", "director"] {
+                let done = bed.host(host).run(session).unwrap();
+                assert!(done.is_ok(), "{options:?} {host}: {done:?}");
+            }
+            // So it does from a server that is asked directly.
+            let direct = || -> io::Result<String> {
+                let mut client = ftp::Client::connect((nat::ACCP, 21).into(), PATIENCE)?;
+                client.name(ftp::Data::Passive)
+            };
+            assert_eq!(bed.host("director").run(direct).unwrap().unwrap(), "real1");
+            // The host's programs reach each other at that address as before.
+            let _web = serve(&bed, "director", (nat::OUTSIDE, 8080));
+            assert_eq!(page(&bed, "director", (nat::OUTSIDE, 8080)).unwrap().server, "local");
+            let refused = bed.connect("director", (nat::OUTSIDE, 8081)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         }
     });
 }

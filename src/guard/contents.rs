@@ -331,6 +331,11 @@ fn is_forwarded() -> Vec<Expression> {
     vec![Expression::DestinationType { register: 0 }, equal(0, UNICAST.to_ne_bytes().to_vec())]
 }
 
+/// Goes on for packets that are for the host itself.
+fn is_local() -> Vec<Expression> {
+    vec![Expression::DestinationType { register: 0 }, equal(0, LOCAL.to_ne_bytes().to_vec())]
+}
+
 fn load(register: u32, base: Base, offset: u32, len: u32) -> Expression {
     Expression::Payload { register, base, offset, len }
 }
@@ -367,3 +372,5 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 /// `RTN_UNICAST`: an address that is neither the host's own nor a group's.
 const UNICAST: u32 = 1;
+/// `RTN_LOCAL`: an address of the host's own.
+const LOCAL: u32 = 2;

@@ -17,6 +17,7 @@ use hashbrown::HashSet;
 use super::contents::{Layout, Members};
 use super::nftables::{Chain, Contents, Hook, OwnedTable};
 use super::plan::guarded_keys;
+use crate::engine::ftp;
 use crate::engine::service::{ForwardingMethod, Protocol, RealServer, ServiceKey, Snapshot};
 use crate::link::{HostView, is_door};
 use crate::packet::{Addr, Family};
@@ -102,6 +103,10 @@ impl Passed {
             self.whole.insert((addr, protocol.number()));
         } else {
             self.services.insert((addr, protocol.number(), port));
+        }
+        if protocol == Protocol::Tcp && port == ftp::CONTROL_PORT {
+            // Data connections come to any port. The director gives back what is none.
+            self.whole.insert((addr, protocol.number()));
         }
     }
 

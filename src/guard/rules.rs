@@ -49,6 +49,10 @@ pub struct Wanted {
     /// Virtual addresses, and real servers, that have to do with IPsec as well.
     ipsec: BTreeSet<(Addr, u8)>,
     ipsec_servers: BTreeSet<(Addr, u8)>,
+    /// Virtual addresses of FTP, at any port of which the host's own clients open data connections.
+    ftp: BTreeSet<(Addr, u8)>,
+    /// Where servers open such connections from.
+    ftp_servers: BTreeSet<(Addr, u8, u16)>,
     /// Connections of real servers to the outside.
     outbound: Vec<SnatRule>,
     forwards: bool,
@@ -124,6 +128,9 @@ impl Wanted {
         let ServiceKey::Address { protocol, addr, port } = key else { return };
         self.forwards_requests |= self.forwards && !host.owns(addr);
         self.ipsec.extend(with_keys(protocol, port).iter().map(|number| (addr, *number)));
+        if protocol == Protocol::Tcp && port == ftp::CONTROL_PORT {
+            self.ftp.insert((addr, protocol.number()));
+        }
         if port != 0 {
             self.services.insert((addr, protocol.number(), port));
         } else if host.owns(addr) || self.forwards {
@@ -146,7 +153,9 @@ impl Wanted {
         self.servers.insert((addr, number, port));
         if protocol == Protocol::Tcp && service_port == ftp::CONTROL_PORT {
             // Data connections: those that clients begin are to any port.
-            self.servers.insert((addr, number, port.wrapping_sub(1)));
+            let data = (addr, number, port.wrapping_sub(1));
+            self.servers.insert(data);
+            self.ftp_servers.insert(data);
             self.whole_servers.insert((addr, number));
         }
     }
@@ -197,6 +206,12 @@ impl Wanted {
             layout.learn_clients(contents, services);
             layout.drop_deliveries(contents, servers);
         }
+        let ftp = Members::hosts("ftp_services", &self.ftp);
+        layout.add_set(contents, ftp);
+        layout.learn_clients(contents, ftp);
+        let ftp_servers = Members::endpoints("ftp_servers", &self.ftp_servers);
+        layout.add_set(contents, ftp_servers);
+        layout.drop_calls(contents, ftp_servers);
     }
 
     fn services(&self) -> Members<'_> {

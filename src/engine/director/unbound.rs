@@ -7,12 +7,13 @@ use super::transit::Transit;
 use super::transmit::check_way;
 use crate::engine::conn::sctp::SctpEvent;
 use crate::engine::conn::tcp::TcpFlags;
+use crate::engine::ftp;
 use crate::engine::network::{Network, Owner};
 use crate::engine::rewrite::nat::write_ttl;
 use crate::engine::service::{ForwardingMethod, Protocol, ServiceKey, Snapshot};
 use crate::engine::verdict::Verdict;
 use crate::packet::reply::IcmpError;
-use crate::packet::{Endpoint, Headers};
+use crate::packet::{Addr, Endpoint, Headers};
 
 /// The masqueraded servers of all services, as of a revision of these.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Masqueraded {
     revision: Option<u64>,
     /// With the protocol of their services; `None` for marked ones, which take any.
     endpoints: HashSet<(Endpoint, Option<Protocol>)>,
+    /// Those that speak FTP, whose data comes from other ports.
+    ftp: HashSet<Addr>,
 }
 
 impl Masqueraded {
@@ -30,6 +33,7 @@ impl Masqueraded {
         }
         self.revision = Some(revision);
         self.endpoints.clear();
+        self.ftp.clear();
         for service in snapshot.services() {
             let protocol = match service.key() {
                 ServiceKey::Address { protocol, .. } => Some(protocol),
@@ -38,6 +42,9 @@ impl Masqueraded {
             let pool = service.pool();
             let reals = pool.reals().iter();
             let translated = reals.filter(|real| real.method() == ForwardingMethod::Masquerade);
+            if matches!(service.key(), ServiceKey::Address { port: ftp::CONTROL_PORT, .. }) {
+                self.ftp.extend(translated.clone().map(|real| real.addr()));
+            }
             self.endpoints.extend(translated.map(|real| (real.endpoint(), protocol)));
         }
     }
@@ -52,8 +59,12 @@ impl Director {
     /// request, though there may be services at the client's address: it may be the host's own.
     pub fn is_answer(&self, protocol: u8, from: Endpoint, to: Endpoint) -> bool {
         let Some(protocol) = Protocol::from_number(protocol) else { return false };
-        self.masqueraded.contains(from, protocol)
-            && self.snapshot.lookup(protocol, to.addr, to.port).is_none()
+        let key = |port| ServiceKey::Address { protocol, addr: to.addr, port };
+        let is_service = |port| self.snapshot.service(&key(port)).is_some();
+        let has_data = || protocol == Protocol::Tcp && self.masqueraded.ftp.contains(&from.addr);
+        (self.masqueraded.contains(from, protocol) || has_data())
+            && !is_service(to.port)
+            && !is_service(0)
     }
 
     /// Takes note of which servers are masqueraded now.

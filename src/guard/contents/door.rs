@@ -4,8 +4,8 @@ use super::super::nftables::{
     Base, Chain, Contents, Expression, Hook, LearnedSet, PORT, PROTOCOL, addresses, key_type,
 };
 use super::{
-    CLIENTS, DIRECT_MS, End, FORWARDED, Layout, Members, SENT, add, equal, load, load_protocol,
-    lookup,
+    CLIENTS, DIRECT_MS, End, FORWARDED, Layout, Members, SENT, add, equal, is_local, load,
+    load_protocol, lookup,
 };
 use crate::packet::Family;
 
@@ -66,6 +66,16 @@ impl Layout {
         is_client.push(lookup(0, CLIENTS));
         let drop = vec![Expression::Drop];
         to.rules.push([found, is_client, self.unless_direct(), drop].concat());
+    }
+
+    /// Drops what comes from endpoints of a set to the host itself: connections that servers of FTP
+    /// open to the host's own clients, which nobody can tell from others before they are answered.
+    pub fn drop_calls(self, to: &mut Contents, servers: Members<'_>) {
+        if servers.are_in(to) {
+            let found = servers.found(self, End::Source);
+            to.rules
+                .push([found, self.unless_direct(), is_local(), vec![Expression::Drop]].concat());
+        }
     }
 
     /// Loads an endpoint of one of the host's own programs.
