@@ -135,6 +135,15 @@ impl Headers {
         (quoted.family == self.family && quoted.is_quoted_with_ports()).then_some(quoted)
     }
 
+    /// The packet that this one quotes, if it is such an ICMP error and the quote ends before the
+    /// ports would.
+    pub fn quoted_without_ports(&self, bytes: &[u8]) -> Option<Self> {
+        let quote = self.quote(bytes)?;
+        let quoted = Self::parse_network(quote).ok()?;
+        let is_cut = quote.len() < quoted.transport + PORTS_LEN;
+        (quoted.family == self.family && is_cut).then_some(quoted)
+    }
+
     /// Whether the ports of this packet, which an ICMP error quotes, were read: those of a first part,
     /// or what stands in the place of ports in a later fragment of IPv4.
     pub fn is_quoted_with_ports(&self) -> bool {
@@ -300,6 +309,8 @@ fn fixed_transport_len(number: u8) -> usize {
 
 /// Bytes of an ICMP error before the packet it quotes.
 pub const ICMP_HEADER_LEN: usize = 8;
+/// Source and destination port, with which TCP, UDP and SCTP begin.
+const PORTS_LEN: usize = 4;
 
 /// What stands behind the IPv6 extension headers.
 struct Walked {

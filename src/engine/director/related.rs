@@ -35,7 +35,9 @@ impl Director {
         if let Some(verdict) = self.judge_tunnelled(transit) {
             return Some(verdict);
         }
-        let quoted = headers.quoted(transit.packet.bytes())?;
+        let Some(quoted) = headers.quoted(transit.packet.bytes()) else {
+            return self.judge_cut_quote(transit);
+        };
         let is_here = transit.network.owner(headers.destination.addr) != Owner::Other;
         if is_here && quoted.protocol == protocol::UDP && !quoted.has_ports() {
             // It might be a part of a tunnel's datagram, and goes no further.
@@ -52,6 +54,17 @@ impl Director {
             return None;
         }
         self.judge_error(transit, &quoted, id, direction)
+    }
+
+    /// Drops an error that might have opened a connection, but does not quote the ports.
+    ///
+    /// **Source** — IPVS `tcp_conn_schedule` and its like, about errors.
+    fn judge_cut_quote(&self, transit: &Transit<'_, '_, impl Network>) -> Option<Verdict> {
+        let quoted = transit.headers.quoted_without_ports(transit.packet.bytes())?;
+        let might_open = self.balances()
+            && self.snapshot.settings.schedule_icmp != 0
+            && service_protocol(&quoted).is_some();
+        might_open.then_some(Verdict::Drop(DropReason::Truncated))
     }
 
     /// Opens a connection for an error about a packet that none is known of, and sends it there;

@@ -85,6 +85,9 @@ fn dissect_ipv4(data: &[u8]) -> Option<Ip<'_>> {
 }
 
 fn dissect_ipv6(data: &[u8]) -> Option<Ip<'_>> {
+    if data.len() == 28 {
+        return dissect_cut_ipv6(data);
+    }
     let header = data.get(..40)?;
     let addr = |at: usize| {
         let octets: [u8; 16] = header[at..at + 16].try_into().expect("sixteen bytes");
@@ -112,6 +115,18 @@ fn dissect_ipv6(data: &[u8]) -> Option<Ip<'_>> {
     let end = (40 + usize::from(u16_at(header, 4))).max(at);
     let transport = data.get(at..end.min(data.len())).unwrap_or_default();
     Some(Ip { packet, transport, whole_len: end - at })
+}
+
+/// A quote of so many bytes, the usual number for IPv4, ends four bytes into the destination, which
+/// scenarios take for an IPv4 address.
+fn dissect_cut_ipv6(data: &[u8]) -> Option<Ip<'_>> {
+    let source: [u8; 16] = data.get(8..24)?.try_into().ok()?;
+    let destination = Ipv4Addr::from_bits(u32_at(data, 24));
+    let proto = Proto::from_number(data[6]);
+    let mut packet = Packet::new(Ipv6Addr::from(source).into(), destination.into(), proto);
+    packet.fields.tos = (u32_at(data, 0) >> 20) as u8;
+    packet.fields.ttl = data[7];
+    Some(Ip { packet, transport: &[], whole_len: usize::from(u16_at(data, 4)) })
 }
 
 fn dissect_transport(
