@@ -39,8 +39,8 @@ struct Listener {
 
 /// Ports that one backup listens to at most.
 const MOST_PORTS: usize = MAX_PORTS as usize;
-// With the waker no more than one thread can wait for.
-const _: () = assert!(1 + MOST_PORTS <= MOST_DESCRIPTORS);
+// The waker is one more that the thread waits for.
+const _: () = assert!(MOST_PORTS < MOST_DESCRIPTORS);
 /// Messages taken from one port before the others have their turn.
 const TURN: usize = 64;
 /// How long the thread sleeps if nothing wakes it.

@@ -3,6 +3,7 @@
 //! Several rules may use one address with other ports each: all of them are held.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::RangeInclusive;
 
@@ -38,9 +39,9 @@ impl Pools {
         }
         let mut last = None;
         for port in range.clone() {
-            if !held.contains_key(&port) {
+            if let Entry::Vacant(free) = held.entry(port) {
                 match hold_both(Endpoint::new(addr, port)) {
-                    Ok(pair) => drop(held.insert(port, pair)),
+                    Ok(pair) => drop(free.insert(pair)),
                     Err(error) if last.is_none() => {
                         return Err(self.refused.insert(addr).then_some(error));
                     }

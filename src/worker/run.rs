@@ -29,8 +29,8 @@ use crate::packet::{Fragment, Headers, PacketBuf};
 
 const _: () = assert!(BATCH <= MAX_BATCH);
 const _: () = assert!(HEADROOM <= DATAGRAM_HEADROOM);
-// The worker's own, the interfaces' and the door's.
-const _: () = assert!(1 + MAX_PORTS * SOURCES + 1 <= MOST_DESCRIPTORS);
+// The worker's own and the interfaces', and one more for the door.
+const _: () = assert!(1 + MAX_PORTS * SOURCES < MOST_DESCRIPTORS);
 
 /// What a worker is made of.
 pub struct WorkerConfig {

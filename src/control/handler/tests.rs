@@ -6,7 +6,7 @@ use super::*;
 use crate::control::client::{Director, Failure, InProcess};
 use crate::engine::service::{Protocol, RealSpec, ServiceSpec};
 
-/// A world in which edits take a while, and services at some port have a problem.
+/// A world in which edits take a while, and may have a problem.
 #[derive(Default)]
 struct Slow {
     /// Edits that are under way, and as many as there were at most.
@@ -64,11 +64,8 @@ fn edits_of_several_clients_are_all_kept() {
                 let mut director = Director::new(&mut transport);
                 for number in 0..16 {
                     director.edit_snat(&rule(client, number)).unwrap();
-                    director
-                        .add_service(&ServiceSpec::new(key(
-                            u16::from(client) << 8 | u16::from(number) + 1
-                        )))
-                        .unwrap();
+                    let port = 1000 + 16 * u16::from(client) + u16::from(number);
+                    director.add_service(&ServiceSpec::new(key(port))).unwrap();
                 }
             });
         }
