@@ -159,7 +159,8 @@ impl Headers {
         let is_error = match (self.family, *icmp.first()?) {
             // Destination unreachable, source quench, time exceeded.
             (Family::V4, kind) => matches!(kind, 3 | 4 | 11),
-            (Family::V6, kind) => matches!(kind, 1..=4),
+            // Every error, RFC 4443 §2.1, known or not.
+            (Family::V6, kind) => kind < 128,
         };
         if is_error { icmp.get(ICMP_HEADER_LEN..) } else { None }
     }

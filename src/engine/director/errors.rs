@@ -89,13 +89,13 @@ impl Director {
     /// of the connection's server, if it answers around the director.
     ///
     /// **Source** — IPVS `ip_vs_out_icmp`, which sees what the host itself sends, and finds direct
-    /// and tunnelled connections by the virtual address.
+    /// and tunnelled connections by the virtual address, unless they are for one packet only.
     pub(super) fn count_own_error(&self, id: ConnId, verdict: Verdict) {
         let error = self.outbox.back().filter(|_| verdict == Verdict::Reply);
-        let is_direct = matches!(
-            self.conns.get(id).method(),
-            ForwardingMethod::Direct | ForwardingMethod::Tunnel
-        );
+        let conn = self.conns.get(id);
+        let is_direct =
+            matches!(conn.method(), ForwardingMethod::Direct | ForwardingMethod::Tunnel)
+                && !conn.is_one_packet();
         if let Some(error) = error.filter(|_| is_direct) {
             self.count_answer(id, error.bytes.len());
         }

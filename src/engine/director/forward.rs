@@ -1,9 +1,9 @@
 //! Packets of known connections.
 
 use super::Director;
-use super::transit::{Transit, misread_flags};
+use super::transit::{Transit, misread_event, misread_flags};
 use super::transmit::check_way;
-use crate::engine::conn::sctp::{self, SctpState};
+use crate::engine::conn::sctp::{self, SctpEvent, SctpState};
 use crate::engine::conn::tcp::{self, Seen, TcpFlags, TcpState};
 use crate::engine::conn::{ConnId, Connection, Direction, HostEnds, State};
 use crate::engine::event::{Ending, Event};
@@ -176,7 +176,7 @@ impl Director {
 
     /// Moves a connection's state by a packet and gives it the state's time to live.
     fn advance(&mut self, id: ConnId, transit: &Transit<'_, '_, impl Network>, to: Direction) {
-        let flags = self.state_flags(transit);
+        let (flags, event) = (self.state_flags(transit), self.state_event(transit));
         let conn = self.conns.get_mut(id);
         if transit.headers.protocol != conn.key().protocol {
             // ESP and AH of a connection that was made for UDP.
@@ -197,7 +197,7 @@ impl Director {
             }
             State::Sctp(state) => {
                 let next = |event| sctp::next(state, event, seen);
-                transit.sctp_event().map(|event| State::Sctp(next(event)))
+                event.map(|event| State::Sctp(next(event)))
             }
             State::Udp | State::Echo => None,
         };
@@ -226,6 +226,16 @@ impl Director {
         match transit.headers.family {
             Family::V6 if self.misreads_ipv6 => misread_flags(transit.packet),
             Family::V4 | Family::V6 => transit.flags,
+        }
+    }
+
+    /// The chunk that moves a connection's state.
+    ///
+    /// **Differs** — as with flags.
+    fn state_event(&self, transit: &Transit<'_, '_, impl Network>) -> Option<SctpEvent> {
+        match transit.headers.family {
+            Family::V6 if self.misreads_ipv6 => misread_event(transit.packet),
+            Family::V4 | Family::V6 => transit.sctp_event(),
         }
     }
 

@@ -116,4 +116,9 @@ pub(super) fn misread_flags(packet: &PacketBuf<'_>) -> Option<TcpFlags> {
     packet.bytes().get(IPV6_HEADER_LEN + 13).copied().map(TcpFlags)
 }
 
+/// What stands where the first chunk of an SCTP packet would be if there were no IPv6 extension headers.
+pub(super) fn misread_event(packet: &PacketBuf<'_>) -> Option<SctpEvent> {
+    SctpEvent::of(packet.bytes().get(IPV6_HEADER_LEN..)?)
+}
+
 const IPV6_HEADER_LEN: usize = 40;

@@ -8,8 +8,9 @@ use crate::simulate::packet::{Packet, Proto, Sum, dissect};
 const TOS_CONTROL: u8 = 0xc0;
 /// The bits of the original type of service that an ICMP error keeps.
 const TOS_KEPT: u8 = 0x1e;
-/// Bytes that an error quotes at most. **Source** — RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
-const QUOTE_V4: usize = 576 - 28;
+/// Bytes that an error quotes at most, if it has no options. **Source** — RFC 1812 §4.3.2.3, RFC 4443
+/// §2.4 (c).
+pub const QUOTE_V4: usize = 576 - 28;
 const QUOTE_V6: usize = 1280 - 48;
 
 /// The errors that the stack reports.
@@ -19,7 +20,7 @@ pub enum Trouble {
     TimeExceeded,
     /// The packet is larger than the next link, which takes this many bytes.
     TooBig(usize),
-    /// The byte at this place of the IPv4 header makes no sense.
+    /// The byte at this place of the header makes no sense.
     BadHeader(u8),
     /// A route refuses the destination.
     HostUnreachable,
@@ -31,21 +32,31 @@ pub enum Trouble {
 
 impl Trouble {
     /// Type and code, and the rest of the ICMP header.
-    fn encode(self, ipv6: bool) -> (&'static str, u32) {
-        match (self, ipv6) {
+    fn encode(self, original: &Packet) -> (&'static str, u32) {
+        match (self, original.src.is_ipv6()) {
             (Self::TimeExceeded, false) => ("11/0", 0),
             (Self::TimeExceeded, true) => ("3/0", 0),
             (Self::TooBig(mtu), false) => ("3/4", mtu as u32),
             (Self::TooBig(mtu), true) => ("2/0", mtu as u32),
-            (Self::BadHeader(at), _) => ("12/0", u32::from(at) << 24),
+            (Self::BadHeader(at), false) => ("12/0", u32::from(at) << 24),
+            (Self::BadHeader(at), true) => ("4/0", at.into()),
             (Self::HostUnreachable, false) => ("3/1", 0),
             (Self::HostUnreachable, true) => ("1/3", 0),
             (Self::PortUnreachable, false) => ("3/3", 0),
             (Self::PortUnreachable, true) => ("1/4", 0),
             (Self::ProtocolUnreachable, false) => ("3/2", 0),
-            // The pointer names the field that was not understood: the fixed header's next header.
-            (Self::ProtocolUnreachable, true) => ("4/1", 6),
+            (Self::ProtocolUnreachable, true) => ("4/1", next_header_at(original)),
         }
+    }
+}
+
+/// Where the field is that names what an IPv6 packet carries: in the fixed header, or in the last
+/// extension header.
+fn next_header_at(packet: &Packet) -> u32 {
+    match packet.fields.ext.len() as u32 {
+        0 => 6,
+        // Those of the notation have eight bytes each.
+        extensions => 40 + 8 * (extensions - 1),
     }
 }
 
@@ -62,7 +73,7 @@ pub fn icmp_error(original: &Packet, trouble: Trouble, source: IpAddr) -> Option
         return None;
     }
     let ipv6 = original.src.is_ipv6();
-    let (kind, rest) = trouble.encode(ipv6);
+    let (kind, rest) = trouble.encode(original);
     let proto = if ipv6 { Proto::Icmp6 } else { Proto::Icmp };
     let limit = if ipv6 { QUOTE_V6 } else { QUOTE_V4 };
     let quoted = &original.raw[..original.raw.len().min(limit)];
@@ -76,9 +87,11 @@ pub fn icmp_error(original: &Packet, trouble: Trouble, source: IpAddr) -> Option
 
 /// Whether ICMP says that something went wrong; no error is sent about these.
 fn is_icmp_error(packet: &Packet) -> bool {
-    match (packet.proto, packet.icmp_type()) {
-        (Proto::Icmp, kind) => !kind.is_some_and(|kind| matches!(kind, 0 | 8 | 9 | 10 | 13..=18)),
-        (Proto::Icmp6, kind) => kind.is_none_or(|kind| kind < 128),
+    match (packet.proto, packet.icmp_type(), packet.src.is_ipv6()) {
+        (Proto::Icmp, kind, false) => {
+            !kind.is_some_and(|kind| matches!(kind, 0 | 8 | 9 | 10 | 13..=18))
+        }
+        (Proto::Icmp6, kind, true) => kind.is_none_or(|kind| kind < 128),
         _ => false,
     }
 }
@@ -90,16 +103,17 @@ fn is_somebody(addr: IpAddr) -> bool {
 
 /// The reply to an echo or timestamp request; `None` for anything else, or if it is damaged.
 pub fn icmp_reply(request: &Packet) -> Option<Packet> {
-    let kind = match (request.proto, request.kind.as_str()) {
-        (Proto::Icmp, "8/0") => "0/0",
-        (Proto::Icmp6, "128/0") => "129/0",
+    let (kind, code) = request.kind.split_once('/')?;
+    let kind = match (request.proto, kind) {
+        (Proto::Icmp, "8") => "0",
+        (Proto::Icmp6, "128") => "129",
         _ => return None,
     };
     if request.fields.sum != Sum::Good {
         return None;
     }
     let mut reply = Packet::new(request.dst, request.src, request.proto);
-    reply.kind = kind.into();
+    reply.kind = format!("{kind}/{code}");
     reply.fields.ident = request.fields.ident;
     reply.fields.seq = request.fields.seq;
     reply.fields.payload = request.fields.payload.clone();

@@ -5,6 +5,9 @@
 //! [`DirectorHost::send_own`]; what leaves is fetched by [`DirectorHost::poll_emission`].
 
 mod answers;
+mod deliver;
+mod echo;
+mod forward;
 mod neighbours;
 mod options;
 mod policy;
@@ -13,30 +16,30 @@ mod servers;
 mod sockets;
 mod story;
 mod sync;
+mod tcp;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::packet::{Packet, Proto, Sum, dissect, internet_checksum};
+use super::packet::{Packet, Proto, dissect, internet_checksum};
 use super::topology::{Host, Link};
 use crate::control::RunningSync;
-use crate::engine::conn::Direction;
 use crate::engine::event::Event;
-use crate::engine::fragments::{Gathered, Reassembly};
+use crate::engine::fragments::Reassembly;
 use crate::engine::mark::Subject;
 use crate::engine::service::ServiceTable;
 use crate::engine::{Director, DirectorConfig, DropReason, Moment, Network, Owner, Verdict};
 use crate::packet::fragment::Cutter;
 use crate::packet::{Addr, Headers, PacketBuf, SegmentKind, Segmentation};
-use answers::{Trouble, icmp_error, icmp_reply, tcp_reset};
+use answers::{Trouble, icmp_error};
+use echo::Echo;
 use neighbours::Neighbours;
 pub use neighbours::Question;
 use options::Refused;
 pub use policy::{Policy, Rule};
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use servers::ServerRoutes;
-use sockets::Delivery;
 pub use sockets::{End, SocketError, Sockets};
 pub use story::{Fate, Story};
 
@@ -128,6 +131,8 @@ pub struct DirectorHost {
     emitted: VecDeque<Emission>,
     neighbours: Neighbours,
     server_routes: ServerRoutes,
+    /// The options that answers to the packet in hand have.
+    echo: Option<Echo>,
     questions: Vec<Question>,
     next_id: u32,
     now: Moment,
@@ -155,6 +160,7 @@ impl DirectorHost {
             emitted: VecDeque::new(),
             neighbours: Neighbours::default(),
             server_routes: ServerRoutes::default(),
+            echo: None,
             questions: Vec::new(),
             next_id: FIRST_ID,
             now,
@@ -183,11 +189,15 @@ impl DirectorHost {
     /// Moves the clock on, and does what is due by then.
     pub fn advance(&mut self, now: Moment) {
         self.now = now;
+        self.echo = None;
         self.director.refresh();
         self.director.handle_timeout(now, EXPIRY_BUDGET);
         self.director.expire_fragments(&self.routes, now, EXPIRY_BUDGET);
         self.collect_output();
         self.send_sync();
+        for segment in self.sockets.poll(now) {
+            self.send_own(segment);
+        }
         self.neighbours.ask(now, |question| self.questions.push(question));
         for packet in self.neighbours.give_up(now) {
             if let Some(packet) = dissect(&packet) {
@@ -215,6 +225,8 @@ impl DirectorHost {
             return self.hear_sync(&packet, link);
         }
         let is_here = self.is_here(&packet, link);
+        let here = if is_here { Some(packet.dst) } else { self.routes.source_towards(packet.src) };
+        self.echo = Echo::of(&packet, here);
         if let Err(refused) = self.take_options(&mut datagram, &packet, is_here) {
             match refused {
                 Refused::SourceRoute => {
@@ -243,6 +255,8 @@ impl DirectorHost {
         }
         self.judge(packet, &datagram, is_here);
         while let Some(mut whole) = self.director.poll_datagram() {
+            // Gathering sums up the header.
+            self.echo.iter_mut().for_each(Echo::mend);
             let (packet, lengths) = whole.parts();
             let longest = packet.offload.segmentation.size_bytes;
             let pieces = Some(Pieces { longest, lengths: lengths.to_vec() });
@@ -290,6 +304,9 @@ impl DirectorHost {
     /// **Source** — IPVS's hooks at `NF_INET_LOCAL_OUT`; what they have looked at there they leave
     /// alone when it arrives at the host again.
     pub fn send_own(&mut self, mut packet: Packet) -> bool {
+        if let Some(echo) = &self.echo {
+            echo.apply(&mut packet);
+        }
         // Nothing is sent from an address that is the host's by policy only.
         if !self.routes.is_local(packet.src) {
             return true;
@@ -447,74 +464,17 @@ impl DirectorHost {
         let mut refused = false;
         while let Some(output) = self.director.poll_output() {
             // As with what the host sends itself.
-            if let Some(packet) = dissect(&output.bytes)
+            if let Some(mut packet) = dissect(&output.bytes)
                 && self.routes.is_local(packet.src)
             {
                 refused |= is_port_unreachable(&packet);
-                self.send_out(output.bytes.clone(), output.to.into());
+                let has_options = self.echo.as_ref().is_some_and(|echo| echo.apply(&mut packet));
+                let bytes = if has_options { packet.build() } else { output.bytes.clone() };
+                self.send_out(bytes, output.to.into());
             }
             self.director.recycle(output);
         }
         refused
-    }
-
-    /// Routes a packet on as a router, if the director had nothing to do with it.
-    fn forward(&mut self, packet: Packet, pieces: Option<&Pieces>) {
-        if self.can_forward(&packet, pieces) {
-            let dst = packet.dst;
-            self.route_out(with_one_hop_less(packet), dst, pieces);
-        }
-    }
-
-    /// Routes an ICMP error on, which the director looks at on its way.
-    ///
-    /// **Source** — IPVS `ip_vs_forward_icmp`.
-    fn forward_error(&mut self, packet: Packet, pieces: Option<Pieces>) {
-        if !self.can_forward(&packet, pieces.as_ref()) {
-            return;
-        }
-        let dst = packet.dst;
-        // What goes to a client the director takes as it comes, to route it on by itself.
-        let tells_client = self.tells_client(&packet);
-        let whole = packet.raw.clone();
-        let passed_on = with_one_hop_less(packet);
-        let bytes = if tells_client { whole } else { passed_on.clone() };
-        let left = Datagram { bytes, unfinished: None, pieces };
-        if self.consult(&left, None) == Consulted::LeftToHost {
-            self.route_out(passed_on, dst, left.pieces.as_ref());
-        }
-    }
-
-    /// Whether an ICMP error tells a client what became of a packet of a connection.
-    fn tells_client(&self, error: &Packet) -> bool {
-        let quoted = Headers::parse(&error.raw).ok().and_then(|headers| headers.quoted(&error.raw));
-        quoted.is_some_and(|quoted| {
-            let conns = self.director.connections();
-            let lookup = conns.prepare(quoted.destination, quoted.source, quoted.protocol);
-            conns.find(&lookup).is_some_and(|(_, direction)| direction == Direction::ToClient)
-        })
-    }
-
-    /// Whether a packet can be routed on; whoever sent it is told if not.
-    fn can_forward(&mut self, packet: &Packet, pieces: Option<&Pieces>) -> bool {
-        let Way::Link(link, _) = self.routes.way(packet.dst) else {
-            self.report(packet, Trouble::HostUnreachable);
-            return false;
-        };
-        if packet.fields.ttl <= 1 {
-            self.report(packet, Trouble::TimeExceeded);
-            return false;
-        }
-        let mtu = self.routes.link_mtu(link);
-        let len = match pieces {
-            Some(pieces) if packet.src.is_ipv6() => usize::from(pieces.longest),
-            _ => packet.raw.len(),
-        };
-        if len > mtu && (packet.fields.df || packet.src.is_ipv6()) {
-            self.report(packet, Trouble::TooBig(mtu));
-            return false;
-        }
-        true
     }
 
     /// Sends a packet that begins here, in fragments if its link wants it.
@@ -577,60 +537,11 @@ impl DirectorHost {
         }
     }
 
-    /// Keeps a fragment for the host itself until its datagram is whole.
-    fn gather(&mut self, fragment: &Packet) {
-        let Ok(headers) = Headers::parse(&fragment.raw) else { return };
-        let gathered = self.reassembly.add(&fragment.raw, &headers, false, self.now);
-        if let Gathered::Whole(datagram) = gathered
-            && let Some(whole) = dissect(datagram.bytes())
-        {
-            self.deliver(whole);
-        }
-    }
-
     /// The size of the link towards an address, in bytes; `None` for the host itself.
     pub fn link_towards(&self, to: IpAddr) -> Option<usize> {
         match self.routes.way(to) {
             Way::Link(link, _) => Some(self.routes.link_mtu(link)),
             Way::Local | Way::Unreachable => None,
-        }
-    }
-
-    /// Delivers a packet to the host's own protocols.
-    fn deliver(&mut self, packet: Packet) {
-        if packet.fields.frag.is_some() {
-            return self.gather(&packet);
-        }
-        if packet.kind == "short" || packet.fields.sum == Sum::Bad {
-            return;
-        }
-        match packet.proto {
-            Proto::Icmp | Proto::Icmp6 => {
-                if let Some(reply) = icmp_reply(&packet) {
-                    self.send_own(reply);
-                }
-            }
-            Proto::Tcp => match self.sockets.deliver_tcp(&packet, self.link_towards(packet.src)) {
-                Delivery::Taken(answer) => {
-                    if let Some(answer) = answer {
-                        self.send_own(*answer);
-                    }
-                }
-                Delivery::Refused => {
-                    if let Some(reset) = tcp_reset(&packet) {
-                        self.send_own(reset);
-                    }
-                }
-            },
-            // Only IPv4 knows UDP without a checksum.
-            Proto::Udp if packet.src.is_ipv6() && packet.fields.sum == Sum::Absent => {}
-            Proto::Udp => {
-                if self.sockets.deliver_udp(&packet) == Delivery::Refused {
-                    self.report(&packet, Trouble::PortUnreachable);
-                }
-            }
-            Proto::Igmp => {}
-            _ => self.report(&packet, Trouble::ProtocolUnreachable),
         }
     }
 }
@@ -691,19 +602,4 @@ impl Network for Routes {
     fn witness(&self, event: impl FnOnce() -> Event) {
         self.journal.hear(event);
     }
-}
-
-/// The bytes of a packet after a router: one hop less to live.
-fn with_one_hop_less(packet: Packet) -> Vec<u8> {
-    let mut bytes = packet.raw;
-    if packet.src.is_ipv6() {
-        bytes[7] -= 1;
-    } else {
-        bytes[8] -= 1;
-        let header_len = usize::from(bytes[0] & 15) * 4;
-        bytes[10..12].fill(0);
-        let sum = internet_checksum(&bytes[..header_len]);
-        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    bytes
 }

@@ -37,6 +37,49 @@ pub fn receive(packet: &mut [u8], here: Ipv4Addr) -> Result<(), Refused> {
     Ok(())
 }
 
+/// The options of an answer from `here` to the packet with this header, which [`receive`] has taken,
+/// or refused.
+///
+/// **Source** — RFC 1122 §3.2.2.6, §3.2.1.8, Linux `__ip_options_echo`: routes are recorded on the way
+/// back as well.
+pub fn echo(packet: &[u8], here: Ipv4Addr, refused: bool) -> Vec<u8> {
+    let header_len = packet.first().map_or(0, |first| usize::from(first & 15) * 4);
+    let mut rest = packet.get(HEADER..header_len).unwrap_or_default();
+    let (mut routes, mut times, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some((&kind, behind)) = rest.split_first() {
+        let len = match kind {
+            END => break,
+            NO_OPERATION => 1,
+            _ => behind.first().map_or(0, |len| usize::from(*len)),
+        };
+        let Some((option, behind)) = rest.split_at_checked(len.max(1)) else { break };
+        match kind {
+            // What was refused was not heeded.
+            RECORD_ROUTE if !refused => routes = recorded_again(option, here),
+            TIMESTAMP if !refused => times = option.to_vec(),
+            SECURITY_LABEL => labels = option.to_vec(),
+            _ => {}
+        }
+        rest = behind;
+    }
+    let mut options = [routes, times, labels].concat();
+    options.resize(options.len().next_multiple_of(4), END);
+    options
+}
+
+/// An option that records a route, with one more address if there is room.
+fn recorded_again(option: &[u8], here: Ipv4Addr) -> Vec<u8> {
+    let mut option = option.to_vec();
+    let pointer = option.get(2).map_or(0, |pointer| usize::from(*pointer));
+    if let Some(place) = option.get_mut(pointer.saturating_sub(1)..pointer + 3)
+        && place.len() == 4
+    {
+        place.copy_from_slice(&here.octets());
+        option[2] += 4;
+    }
+    option
+}
+
 fn take_options(header: &mut [u8], here: Ipv4Addr) -> Result<(), Refused> {
     let problem = |at: usize| Refused::Problem(at as u8);
     let mut seen = Vec::new();
@@ -76,6 +119,10 @@ fn take_options(header: &mut [u8], here: Ipv4Addr) -> Result<(), Refused> {
             TIMESTAMP => {
                 check(option, at, 4, 5)?;
                 stamp(option, at, here)?;
+            }
+            // Nobody has told the host of any domain of interpretation.
+            SECURITY_LABEL => {
+                return Err(problem(if len < LABEL_HEADER { at + 1 } else { at + 2 }));
             }
             ROUTER_ALERT if len < 4 => return Err(problem(at + 1)),
             _ => {}
@@ -143,5 +190,8 @@ const TIMESTAMP: u8 = 68;
 const LOOSE_ROUTE: u8 = 131;
 const STRICT_ROUTE: u8 = 137;
 const ROUTER_ALERT: u8 = 148;
+/// The commercial IP security option, and what it has at least.
+const SECURITY_LABEL: u8 = 134;
+const LABEL_HEADER: usize = 8;
 const TIME_ONLY: u8 = 0;
 const TIME_AND_ADDRESS: u8 = 1;

@@ -1,8 +1,10 @@
-//! Sockets of the director host: enough of TCP to open a connection and acknowledge what comes.
+//! Sockets of the director host, whose programs neither read nor write more than scenarios ask for.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::tcp::{Connection, Opening, Reaction, State, WINDOW_SCALE, segment};
+use crate::engine::Moment;
 use crate::simulate::packet::{Packet, Proto};
 
 /// An address and a port of either side.
@@ -19,7 +21,7 @@ const HEADERS_V6: usize = 60;
 const LOOPBACK_MTU: usize = 65_535;
 const LOOPBACK_MTU_V6: usize = 65_536;
 const SACK_OPTION: [u8; 4] = [1, 1, 4, 2];
-const WINDOW_SCALE_OPTION: [u8; 4] = [1, 3, 3, 5];
+const WINDOW_SCALE_OPTION: [u8; 4] = [1, 3, 3, WINDOW_SCALE];
 /// Numbers from a million on are shown as chosen at random.
 const FIRST_SEQUENCE: u32 = 1_000_000_007;
 
@@ -38,28 +40,12 @@ pub enum SocketError {
 #[derive(Debug, Default)]
 pub struct Sockets {
     bound: Vec<(Proto, End)>,
+    /// Those for TCP that accept connections.
+    listening: Vec<End>,
     /// UDP sockets that hear one peer only.
     paired: HashMap<End, End>,
     connections: HashMap<(End, End), Connection>,
     opened: u32,
-}
-
-#[derive(Debug)]
-struct Connection {
-    state: State,
-    /// Number of the next byte to send.
-    next: u32,
-    /// Number of the next byte expected.
-    expected: u32,
-    unread: u16,
-    window: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    SynSent,
-    SynReceived,
-    Established,
 }
 
 /// What the host's sockets make of a packet.
@@ -81,25 +67,31 @@ impl Sockets {
         Ok(())
     }
 
+    /// Has a bound TCP socket accept connections.
+    pub fn listen(&mut self, end: End) {
+        self.listening.push(end);
+    }
+
     /// Begins a connection; the SYN is to be sent.
     ///
     /// `mtu` is the size of the link towards the destination, in bytes; `None` for the host itself.
-    pub fn connect(&mut self, source: End, destination: End, mtu: Option<usize>) -> Packet {
+    pub fn connect(
+        &mut self,
+        source: End,
+        destination: End,
+        mtu: Option<usize>,
+        now: Moment,
+    ) -> Packet {
         let start = self.first_sequence();
         let mss = largest_segment(destination.0, mtu);
         let window = first_window(mss);
-        let connection = Connection {
-            state: State::SynSent,
-            next: start.wrapping_add(1),
-            expected: 0,
-            unread: 0,
-            window,
-        };
-        self.connections.insert((source, destination), connection);
+        let mut connection = Connection::new(source, destination, State::SynSent, start, window);
         let mut syn = segment(source, destination, "S");
         syn.fields.win = window;
         syn.fields.seq = start;
         syn.fields.opts = [mss_option(mss), SACK_OPTION, WINDOW_SCALE_OPTION].concat();
+        connection.opening = Some(Opening::new(syn.clone(), now));
+        self.connections.insert((source, destination), connection);
         syn
     }
 
@@ -121,48 +113,82 @@ impl Sockets {
 
     /// Delivers a segment. `mtu` is the size of the link towards its sender, in bytes; `None` for the
     /// host itself.
-    pub fn deliver_tcp(&mut self, packet: &Packet, mtu: Option<usize>) -> Delivery {
+    pub fn deliver_tcp(&mut self, packet: &Packet, mtu: Option<usize>, now: Moment) -> Delivery {
         let Some((source, destination)) = ends(packet) else { return Delivery::Taken(None) };
-        if let Some(connection) = self.connections.get_mut(&(destination, source)) {
-            if packet.kind.contains('R') {
-                self.connections.remove(&(destination, source));
-                return Delivery::Taken(None);
+        let key = (destination, source);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            if connection.state == State::SynSent && packet.kind.contains('S') {
+                agree(connection, packet);
+                // A SYN that crosses the host's own takes nothing back that this one offered.
+                connection.is_scaled |= !packet.kind.contains('A');
             }
-            return Delivery::Taken(connection.receive(packet, destination, source).map(Box::new));
+            match connection.receive(packet, now) {
+                Reaction::Taken(answer) => return Delivery::Taken(answer),
+                Reaction::Ended(answer) => {
+                    self.connections.remove(&key);
+                    return Delivery::Taken(answer);
+                }
+                Reaction::Foreign => {}
+            }
         }
-        if !self.is_bound(Proto::Tcp, destination) || packet.kind.contains('A') {
+        if !self.is_listening(destination) || packet.kind.contains('A') {
             return Delivery::Refused;
         }
         let opens = packet.kind.contains('S') && !packet.kind.contains(['R', 'F']);
-        Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source, mtu))))
+        Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source, mtu, now))))
     }
 
-    fn accept(&mut self, syn: &Packet, own: End, peer: End, mtu: Option<usize>) -> Packet {
+    /// What the connections have to say by now of their own accord.
+    pub fn poll(&mut self, now: Moment) -> Vec<Packet> {
+        let mut due = Vec::new();
+        self.connections.retain(|_, connection| match connection.poll(now) {
+            Some(packets) => {
+                due.extend(packets);
+                true
+            }
+            None => false,
+        });
+        due
+    }
+
+    fn accept(
+        &mut self,
+        syn: &Packet,
+        own: End,
+        peer: End,
+        mtu: Option<usize>,
+        now: Moment,
+    ) -> Packet {
         let start = self.first_sequence();
         let mss = largest_segment(peer.0, mtu);
         let window = first_window(mss);
-        let expected = syn.fields.seq.wrapping_add(1);
-        let connection = Connection {
-            state: State::SynReceived,
-            next: start.wrapping_add(1),
-            expected,
-            unread: 0,
-            window,
-        };
-        self.connections.insert((own, peer), connection);
-        let mut answer = segment(own, peer, "SA");
+        let mut connection = Connection::new(own, peer, State::Requested, start, window);
+        connection.expect_after(syn.fields.seq);
+        agree(&mut connection, syn);
+        // Who marks a SYN as able to tell of congestion does not know the rules. RFC 3168 §6.1.1.
+        connection.tells_congestion =
+            syn.kind.contains('E') && syn.kind.contains('C') && syn.fields.tos & 3 == 0;
+        let mut answer = segment(own, peer, if connection.tells_congestion { "SAE" } else { "SA" });
         answer.fields.seq = start;
-        answer.fields.ack = expected;
+        answer.fields.ack = connection.expected;
         answer.fields.win = window;
         answer.fields.id = 0;
         answer.fields.opts = mss_option(mss).to_vec();
-        if has_option(&syn.fields.opts, SACK_OPTION[2]) {
+        if connection.is_selective {
             answer.fields.opts.extend(SACK_OPTION);
         }
-        if has_option(&syn.fields.opts, WINDOW_SCALE_OPTION[1]) {
+        if connection.is_scaled {
             answer.fields.opts.extend(WINDOW_SCALE_OPTION);
         }
+        connection.opening = Some(Opening::new(answer.clone(), now));
+        self.connections.insert((own, peer), connection);
         answer
+    }
+
+    fn is_listening(&self, (addr, port): End) -> bool {
+        self.listening.iter().any(|(bound, bound_port)| {
+            *bound_port == port && (*bound == addr || bound.is_unspecified())
+        })
     }
 
     fn is_bound(&self, proto: Proto, (addr, port): End) -> bool {
@@ -177,47 +203,10 @@ impl Sockets {
     }
 }
 
-impl Connection {
-    fn receive(&mut self, packet: &Packet, own: End, peer: End) -> Option<Packet> {
-        let (kind, fields) = (packet.kind.as_str(), &packet.fields);
-        match self.state {
-            State::SynSent
-                if kind.contains('S') && kind.contains('A') && fields.ack == self.next =>
-            {
-                self.state = State::Established;
-                self.expected = fields.seq.wrapping_add(1);
-                Some(self.acknowledge(own, peer))
-            }
-            State::SynSent => None,
-            State::SynReceived | State::Established => {
-                if kind.contains('A') {
-                    self.state = State::Established;
-                }
-                let len = fields.payload.bytes().len() as u32 + u32::from(kind.contains('F'));
-                if fields.seq == self.expected {
-                    self.expected = self.expected.wrapping_add(len);
-                    self.unread = self.unread.saturating_add(fields.payload.bytes().len() as u16);
-                }
-                (len != 0).then(|| self.acknowledge(own, peer))
-            }
-        }
-    }
-
-    fn acknowledge(&self, own: End, peer: End) -> Packet {
-        let mut answer = segment(own, peer, "A");
-        answer.fields.seq = self.next;
-        answer.fields.ack = self.expected;
-        answer.fields.win = self.window.saturating_sub(self.unread);
-        answer
-    }
-}
-
-fn segment(source: End, destination: End, flags: &str) -> Packet {
-    let mut packet = Packet::new(source.0, destination.0, Proto::Tcp);
-    packet.ports = Some((source.1, destination.1));
-    packet.kind = flags.into();
-    packet.fields.df = true;
-    packet
+/// Takes over what the peer's SYN offers.
+fn agree(connection: &mut Connection, syn: &Packet) {
+    connection.is_selective = has_option(&syn.fields.opts, SACK_OPTION[2]);
+    connection.is_scaled = has_option(&syn.fields.opts, WINDOW_SCALE_OPTION[1]);
 }
 
 /// The largest segment that a link of `mtu` bytes takes; `None` for the host itself.

@@ -76,7 +76,7 @@ fn dissect_ipv4(data: &[u8]) -> Option<Ip<'_>> {
     fields.id = u16_at(fixed, 4).into();
     fields.df = flags & 0x4000 != 0;
     fields.ipopts = header[20..].to_vec();
-    fields.bad_ip_sum = header.len() >= header_len && internet_checksum(header) != 0;
+    fields.bad_ip_sum = internet_checksum(header) != 0;
     let (offset, more) = ((flags & 0x1fff) << 3, flags & 0x2000 != 0);
     fields.frag = (offset != 0 || more).then_some(Fragment { offset, more });
     let end = usize::from(u16_at(fixed, 2)).max(header.len());

@@ -92,7 +92,9 @@ impl<W: Write> Player<W> {
 
     pub(super) fn listen(&mut self, proto: Proto, ends: &[End]) -> Played {
         ends.iter().try_for_each(|end| {
-            self.bind(proto, *end)?;
+            if self.bind(proto, *end)? && proto == Proto::Tcp {
+                self.lab.host.sockets.listen(*end);
+            }
             Ok(())
         })
     }
@@ -104,7 +106,8 @@ impl<W: Write> Player<W> {
         }
         let packet = if proto == Proto::Tcp {
             let mtu = self.lab.host.link_towards(destination.0);
-            self.lab.host.sockets.connect(source, destination, mtu)
+            let now = self.now;
+            self.lab.host.sockets.connect(source, destination, mtu, now)
         } else {
             let mut datagram = Packet::new(source.0, destination.0, proto);
             datagram.ports = Some((source.1, destination.1));

@@ -80,7 +80,9 @@ impl Director {
             return Err(Obstacle::Drop(DropReason::TooLong));
         }
         if pieces.is_some() {
-            transit.packet.offload.segmentation.size_bytes = u16::MAX;
+            let must_not = to.family() == Family::V6 && transit.headers.dont_fragment;
+            let longest = if must_not { FRAG_PMTU } else { u16::MAX };
+            transit.packet.offload.segmentation.size_bytes = longest;
         }
         if largest > room || pieces.is_some() {
             leave_in_fragments(transit.packet, path.mtu);
@@ -134,7 +136,8 @@ fn came_in_fragments_of(packet: &PacketBuf<'_>) -> Option<u16> {
 }
 
 /// Where IPv6 has the size of the longest fragment, IPv4 has flags: this one says that the fragments
-/// made of a packet must not be fragmented.
+/// made of a packet must not be fragmented. Where IPv4 has flags, IPv6 has that size: what came in such
+/// fragments leaves over IPv6 in the shortest that there are, and be it one.
 ///
 /// **Source** — Linux `IPSKB_FRAG_PMTU`, `ip_do_fragment`: not if those can be used that came.
 const FRAG_PMTU: u16 = 1 << 6;
