@@ -345,6 +345,7 @@ pub fn texts() -> &'static [Vec<u8>] {
             "ipvsadm -A -f 10 -s sh -b sh-fallback,sh-port\nipvsadm -a -f 10 -r 192.0.2.1 -i --tun-type gue --tun-port 6080 --tun-remcsum\n",
             "-A -u [2001:db8::1]:53 -o -s mh -b mh-port # comment\n--set 900 120 300 \\\n\n-Ln --stats\n-Z\n-C\n",
             "-t mangle -A PREROUTING -p tcp -s 10.0.0.0/8 -d 192.168.122.2 -m multiport --dports 80,443,1000:2000 -i eth+ -j MARK --set-xmark 0xa/0xff",
+            "-A PREROUTING ! -s 10.0.0.1 -p tcp ! --dport 22 --tcp-flags SYN,ACK SYN -m mark ! --mark 1/3 -m comment --comment x -j MARK --or-mark 4",
             "-t nat -I POSTROUTING 1 -o eth0 -s 192.168.200.0/24 ! -d 10.0.0.0/8 -j SNAT --to-source 12.0.0.1:61000-65095",
             "-w net.ipv4.vs.drop_entry=3 net.ipv4.vs.sync_threshold='3 50'",
             "$ ipvsadm -A -t 12.0.0.1:80 -s rr\n$ ipvsadm -a -t 12.0.0.1:80 -r 192.168.200.110:80 -m\nhandshake tcp 12.0.0.2:1000 12.0.0.1:80\nsend out 12.0.0.2:1000 > 12.0.0.1:80 tcp PA seq=2 len=100\nsleep 5\nconns\n",
