@@ -46,7 +46,7 @@ pub struct Template {
 /// What a template is told to other directors with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TemplateTraits {
-    /// Bits of [`flag`] beside those that every template has.
+    /// Bits of [`flag`](crate::engine::sync::flag) beside those that every template has.
     pub flags: u32,
     /// The firewall mark of the packet that it was made for, or 0.
     pub mark: u32,
