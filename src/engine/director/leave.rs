@@ -31,14 +31,20 @@ impl Director {
         if port != FTP && is_on_own_port(&service.key(), FTP) {
             return None;
         }
-        Some(self.refuse(IcmpError::PortUnreachable, transit, Some(addr)))
+        Some(match self.refuse(IcmpError::PortUnreachable, transit, Some(addr)) {
+            // It is refused all the same if nobody may be told.
+            Verdict::Drop(DropReason::NotForUs) => Verdict::Drop(DropReason::NoServer),
+            verdict => verdict,
+        })
     }
 
-    /// Whether the packet may go on to where it was sent, as a transparent cache has it.
+    /// Whether the packet may go on to where it was sent, as a transparent cache has it. For IPv6 IPVS
+    /// forgets to ask whether that is the host itself.
     fn may_bypass(&self, service: &VirtualService, to: Addr, network: &impl Network) -> bool {
         self.snapshot.settings.cache_bypass != 0
             && matches!(service.key(), ServiceKey::Mark { .. })
-            && network.owner(to) == Owner::Other
+            && (network.owner(to) == Owner::Other
+                || self.misreads_ipv6 && to.family() == Family::V6)
             && is_unicast(to)
     }
 

@@ -10,7 +10,7 @@ use crate::simulate::packet::{Packet, Proto, Sum, dissect};
 
 impl DirectorHost {
     fn deliver_tcp(&mut self, packet: &Packet) -> Delivery {
-        let mtu = self.link_towards(packet.src);
+        let mtu = self.path_towards(packet.src);
         self.sockets.deliver_tcp(packet, mtu, self.now)
     }
 
@@ -33,6 +33,7 @@ impl DirectorHost {
         }
         match packet.proto {
             Proto::Icmp | Proto::Icmp6 if is_known => {
+                self.hear_error(&packet);
                 if let Some(reply) = icmp_reply(&packet) {
                     self.send_own(reply);
                 }

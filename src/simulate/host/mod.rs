@@ -7,9 +7,11 @@
 mod answers;
 mod deliver;
 mod echo;
+mod errors;
 mod forward;
 mod neighbours;
 mod options;
+mod paths;
 mod policy;
 mod routes;
 mod servers;
@@ -37,6 +39,7 @@ use echo::Echo;
 use neighbours::Neighbours;
 pub use neighbours::Question;
 use options::Refused;
+use paths::Paths;
 pub use policy::{Policy, Rule};
 pub use routes::{Prefix, RouteError, Routes, Target, Way};
 use servers::ServerRoutes;
@@ -131,6 +134,7 @@ pub struct DirectorHost {
     emitted: VecDeque<Emission>,
     neighbours: Neighbours,
     server_routes: ServerRoutes,
+    paths: Paths,
     /// The options that answers to the packet in hand have.
     echo: Option<Echo>,
     questions: Vec<Question>,
@@ -160,6 +164,7 @@ impl DirectorHost {
             emitted: VecDeque::new(),
             neighbours: Neighbours::default(),
             server_routes: ServerRoutes::default(),
+            paths: Paths::default(),
             echo: None,
             questions: Vec::new(),
             next_id: FIRST_ID,
@@ -195,7 +200,9 @@ impl DirectorHost {
         self.director.expire_fragments(&self.routes, now, EXPIRY_BUDGET);
         self.collect_output();
         self.send_sync();
-        for segment in self.sockets.poll(now) {
+        for mut segment in self.sockets.poll(now) {
+            let path = self.path_towards(segment.dst);
+            sockets::lower_mss(&mut segment, path);
             self.send_own(segment);
         }
         self.neighbours.ask(now, |question| self.questions.push(question));
@@ -323,7 +330,10 @@ impl DirectorHost {
         }
         match self.consult(&Datagram::plain(bytes.clone()), Some(packet.dst)) {
             Consulted::Done => true,
-            Consulted::Refused => false,
+            // A mark is set where packets arrive, by loopback: the program has sent it by then.
+            Consulted::Refused => {
+                dissect(&bytes).is_some_and(|packet| self.mark_of(&packet).is_some())
+            }
             Consulted::LeftToHost if way == Way::Local => {
                 if let Some(packet) = dissect(&bytes) {
                     self.deliver(packet);
@@ -428,6 +438,13 @@ impl DirectorHost {
             Verdict::Pass => return Consulted::LeftToHost,
             Verdict::Forward(hop) => {
                 let to = hop.to.into();
+                if let Some(own) = own.filter(|_| !self.routes.is_local(to)) {
+                    self.learn_tunnel(
+                        own,
+                        to,
+                        left.bytes.len().saturating_sub(datagram.bytes.len()),
+                    );
+                }
                 // What the host sends keeps its way if the director turns it back to the host.
                 let to = own.filter(|_| self.routes.is_local(to)).unwrap_or(to);
                 match misled {
@@ -537,12 +554,14 @@ impl DirectorHost {
         }
     }
 
-    /// The size of the link towards an address, in bytes; `None` for the host itself.
-    pub fn link_towards(&self, to: IpAddr) -> Option<usize> {
-        match self.routes.way(to) {
+    /// The largest packet that the path to an address is known to take, in bytes; `None` for the host
+    /// itself.
+    pub fn path_towards(&self, to: IpAddr) -> Option<usize> {
+        let link = match self.routes.way(to) {
             Way::Link(link, _) => Some(self.routes.link_mtu(link)),
             Way::Local | Way::Unreachable => None,
-        }
+        };
+        self.paths.mtu(to, link)
     }
 }
 

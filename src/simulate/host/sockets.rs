@@ -1,5 +1,6 @@
 //! Sockets of the director host, whose programs neither read nor write more than scenarios ask for.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -10,9 +11,10 @@ use crate::simulate::packet::{Packet, Proto};
 /// An address and a port of either side.
 pub type End = (IpAddr, u16);
 
-/// The largest window that Linux announces at first: its buffer of 65,535 bytes in whole segments.
-const BUFFER: u16 = 65_535;
-const MSS_OPTION: [u8; 2] = [2, 4];
+/// The room that Linux has at first, in bytes: it announces the whole segments of that.
+const BUFFER: u32 = 65_536;
+const MSS_OPTION_KIND: u8 = 2;
+const MSS_OPTION: [u8; 2] = [MSS_OPTION_KIND, 4];
 /// Headers of a segment without options.
 const HEADERS_V4: usize = 40;
 const HEADERS_V6: usize = 60;
@@ -138,17 +140,42 @@ impl Sockets {
         Delivery::Taken(opens.then(|| Box::new(self.accept(packet, destination, source, mtu, now))))
     }
 
+    /// Gives a connection up that only begins, if an ICMP error about its own SYN says so. The answer
+    /// to a SYN is given up if the error `refuses_answer`.
+    pub fn hear_error(&mut self, sent: &Packet, refuses_answer: bool) {
+        let Some(ends) = ends(sent) else { return };
+        let fails = self.connections.get(&ends).is_some_and(|connection| match connection.state {
+            State::SynSent | State::Crossed => connection.is_waiting(sent.fields.seq),
+            State::Requested => {
+                refuses_answer && sent.fields.seq.wrapping_add(1) == connection.next
+            }
+            State::Established | State::HalfClosed => false,
+        });
+        if fails {
+            self.connections.remove(&ends);
+        }
+    }
+
     /// What the connections have to say by now of their own accord.
     pub fn poll(&mut self, now: Moment) -> Vec<Packet> {
         let mut due = Vec::new();
         self.connections.retain(|_, connection| match connection.poll(now) {
             Some(packets) => {
-                due.extend(packets);
+                due.push((connection.next, packets));
                 true
             }
             None => false,
         });
-        due
+        // The clock wakes those first that came last.
+        due.sort_by_key(|(begun, _)| Reverse(*begun));
+        due.into_iter().flat_map(|(_, packets)| packets).collect()
+    }
+
+    /// Whether a segment of the host's own has a number that its connection waits to have
+    /// acknowledged, or will use next.
+    pub fn is_waiting(&self, sent: &Packet) -> bool {
+        let connection = ends(sent).and_then(|ends| self.connections.get(&ends));
+        connection.is_some_and(|connection| connection.is_waiting(sent.fields.seq))
     }
 
     fn accept(
@@ -218,6 +245,15 @@ fn largest_segment(peer: IpAddr, mtu: Option<usize>) -> u16 {
     mtu.unwrap_or(loopback).saturating_sub(headers) as u16
 }
 
+/// Has a SYN that is sent again, or the answer to one, offer no larger segments than its path is by
+/// now known to take.
+pub fn lower_mss(segment: &mut Packet, path: Option<usize>) {
+    let largest = largest_segment(segment.dst, path);
+    if let Some([MSS_OPTION_KIND, _, mss @ ..]) = segment.fields.opts.first_chunk_mut::<4>() {
+        *mss = u16::from_be_bytes(*mss).min(largest).to_be_bytes();
+    }
+}
+
 fn mss_option(mss: u16) -> [u8; 4] {
     let [high, low] = mss.to_be_bytes();
     [MSS_OPTION[0], MSS_OPTION[1], high, low]
@@ -225,7 +261,8 @@ fn mss_option(mss: u16) -> [u8; 4] {
 
 /// **Source** — Linux `tcp_select_initial_window`: whole segments.
 fn first_window(mss: u16) -> u16 {
-    BUFFER - BUFFER % mss.max(1)
+    let whole = BUFFER - BUFFER % u32::from(mss.max(1));
+    whole.min(u16::MAX.into()) as u16
 }
 
 fn ends(packet: &Packet) -> Option<(End, End)> {

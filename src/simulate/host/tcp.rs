@@ -168,6 +168,12 @@ impl Connection {
         self.acknowledged = self.expected;
     }
 
+    /// Whether the peer has a number still to acknowledge, or it is the next.
+    pub fn is_waiting(&self, number: u32) -> bool {
+        let is_first = self.state == State::SynSent && number.wrapping_add(1) == self.next;
+        self.state != State::Requested && (number == self.next || is_first)
+    }
+
     /// Takes a segment.
     pub fn receive(&mut self, packet: &Packet, now: Moment) -> Reaction {
         let arrived = Arrived::read(packet);

@@ -104,8 +104,11 @@ impl<W: Write> Player<W> {
         if !self.bind(proto, source)? {
             return Ok(());
         }
+        if source.0.is_loopback() && !self.lab.host.routes.is_local(destination.0) {
+            return Ok(self.transcript.failure(INVALID)?);
+        }
         let packet = if proto == Proto::Tcp {
-            let mtu = self.lab.host.link_towards(destination.0);
+            let mtu = self.lab.host.path_towards(destination.0);
             let now = self.now;
             self.lab.host.sockets.connect(source, destination, mtu, now)
         } else {
@@ -157,6 +160,8 @@ pub(super) fn outcome(done: Result<(), RouteError>) -> Output {
 
 /// What the C library says of a packet that is not let out.
 const NOT_PERMITTED: &str = "Operation not permitted";
+/// What it says of what cannot be: a loopback address as the source of what leaves the host.
+const INVALID: &str = "Invalid argument";
 const CONNECTIONS_TITLE: &str = "IPVS connection entries";
 
 /// Sorts a connection listing, and rounds its expiry times up to what was left a moment ago.

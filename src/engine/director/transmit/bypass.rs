@@ -5,7 +5,7 @@ use crate::engine::director::Director;
 use crate::engine::director::transit::Transit;
 use crate::engine::network::Network;
 use crate::engine::rewrite::nat::write_ttl;
-use crate::engine::verdict::{Hop, Verdict};
+use crate::engine::verdict::{DropReason, Hop, Verdict};
 
 impl Director {
     /// **Source** — IPVS `ip_vs_bypass_xmit`.
@@ -15,6 +15,9 @@ impl Director {
         is_first: bool,
     ) -> Verdict {
         let to = transit.headers.destination.addr;
+        if transit.network.is_local(to) {
+            return Verdict::Drop(DropReason::LocalBoundary);
+        }
         if let Err(error) = check_way(transit, to, is_first) {
             return self.refuse_request(error, transit, to);
         }
