@@ -28,6 +28,17 @@ pub struct HostView {
     pub forwards_v6: bool,
 }
 
+/// The address with the longest beginning in common, rather one that is not virtual, so that the
+/// answer does not depend on the order of a hash table.
+pub(super) fn nearest(
+    addrs: impl Iterator<Item = Addr>,
+    is_virtual: impl Fn(Addr) -> bool,
+    to: Addr,
+) -> Option<Addr> {
+    let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
+    addrs.max_by_key(|addr| (!is_virtual(*addr), likeness(addr), std::cmp::Reverse(*addr)))
+}
+
 /// Whether an interface leads some director to its own host.
 pub fn is_door(name: &str) -> bool {
     let rest = name.strip_prefix("ulvs-lo");
@@ -56,12 +67,11 @@ impl HostView {
 
     /// The kernel's own address that is most like another, to talk to it from.
     pub fn nearest_address(&self, to: Addr) -> Option<Addr> {
-        let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
         let is_usable = |from: &Addr| {
             from.family() == to.family() && !from.is_loopback() && !from.is_link_local()
         };
         let usable = self.addresses.iter().map(|own| own.addr).filter(is_usable);
-        usable.max_by_key(|addr| (likeness(addr), std::cmp::Reverse(*addr)))
+        nearest(usable, |_| false, to)
     }
 
     /// Whether an address is the kernel's own, on any interface.

@@ -3,9 +3,10 @@
 use super::super::frame::PortId;
 use super::super::message::is_host;
 use super::super::neighbour::{Key, Place};
+use super::super::view::nearest;
 use super::LinkLayer;
 use super::next_hop::Choice;
-use crate::packet::{Addr, Family, Prefix};
+use crate::packet::{Addr, Prefix};
 
 impl LinkLayer {
     /// The port by which packets to an address leave, as far as that is known before asking.
@@ -70,26 +71,11 @@ impl LinkLayer {
 
     /// Networks of which every address is the kernel's own, as of its loopback interface.
     pub fn kernel_networks(&self) -> impl Iterator<Item = Prefix> {
-        let is_wide = |prefix: &&Prefix| match prefix.addr().family() {
-            Family::V4 => prefix.len() < 32,
-            Family::V6 => prefix.len() < 128,
-        };
-        self.host.locals.iter().filter(is_wide).copied()
+        self.host.locals.iter().filter(|prefix| !prefix.is_single()).copied()
     }
 
     /// The addresses that are the kernel's now.
     pub fn kernel_addresses(&self) -> impl Iterator<Item = Addr> {
         self.host.addresses.iter().map(|own| own.addr)
     }
-}
-
-/// The address with the longest beginning in common, rather one that is not virtual, so that the
-/// answer does not depend on the order of a hash table.
-fn nearest(
-    addrs: impl Iterator<Item = Addr>,
-    is_virtual: impl Fn(Addr) -> bool,
-    to: Addr,
-) -> Option<Addr> {
-    let likeness = |addr: &Addr| (addr.bits() ^ to.bits()).leading_zeros();
-    addrs.max_by_key(|addr| (!is_virtual(*addr), likeness(addr), std::cmp::Reverse(*addr)))
 }
