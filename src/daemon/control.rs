@@ -98,27 +98,29 @@ impl DaemonHost {
 
     /// Waits until packets that come from now on are judged by what holds now.
     fn wait_for_workers(&self) {
-        let ask = |mailbox: &Mailbox| {
-            let (followed, following) = bounded(1);
-            mailbox.send(Request::Follow { followed });
-            following
-        };
-        // All at once.
-        let following: Vec<_> = self.peers.iter().map(ask).collect();
-        for worker in following {
-            // One that is stuck or gone is not waited for any longer.
-            let _ = worker.recv_timeout(ANSWER_TIMEOUT);
-        }
+        self.ask_workers(|followed| Request::Follow { followed });
     }
 
     /// What each worker has counted, with its number; those are left out that do not answer.
     pub fn worker_counters(&self) -> Vec<(usize, WorkerCounters)> {
-        let ask = |(number, mailbox): (usize, &Mailbox)| {
-            let (answer, counted) = bounded(1);
-            mailbox.send(Request::Count { answer });
-            Some((number, counted.recv_timeout(ANSWER_TIMEOUT).ok()?))
+        self.ask_workers(|answer| Request::Count { answer })
+    }
+
+    /// Asks all workers at once, and returns their answers with their numbers; those are left out
+    /// that do not answer.
+    fn ask_workers<T>(&self, request: impl Fn(Sender<T>) -> Request) -> Vec<(usize, T)> {
+        let ask = |mailbox: &Mailbox| {
+            let (answer, answered) = bounded(1);
+            mailbox.send(request(answer));
+            answered
         };
-        self.peers.iter().enumerate().filter_map(ask).collect()
+        let asked: Vec<_> = self.peers.iter().map(ask).collect();
+        let answers = asked.into_iter().enumerate();
+        answers
+            .filter_map(|(worker, answered)| {
+                Some((worker, answered.recv_timeout(ANSWER_TIMEOUT).ok()?))
+            })
+            .collect()
     }
 }
 
